@@ -1,0 +1,1 @@
+"""ops_pipeline: a delivery control plane for small teams, built on Dagster."""
