@@ -42,6 +42,7 @@ class ScanReport:
     database: DatabaseInfo
     findings: tuple[Finding, ...]
     sbom_key: str = ""  # store key of the CycloneDX document
+    notes: tuple[str, ...] = ()  # what the scanner could not see, one sentence each; becomes warnings of the verdict
 
     def counts(self) -> dict[str, int]:
         """Vulnerabilities by severity, every severity present, plus `SECRETS`."""
