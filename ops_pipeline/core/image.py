@@ -51,5 +51,3 @@ class Image:
     config: ImageConfig
     run_id: str = ""
     previous: str = ""  # digest of the image that was the newest when this one was built; "" for the first
-    source: str = ""  # where the source lives, from the catalogue
-    hygiene: tuple[str, ...] = ()  # plain sentences, one per failed rule of `image_hygiene`

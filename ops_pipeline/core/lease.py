@@ -18,6 +18,9 @@ class Lease:
     reason: str
     since: datetime
     expires_at: datetime
+    term_seconds: float = (
+        30.0  # how long one renewal lasts; a record that stays unchanged for longer is a dead holder's
+    )
 
     def held(self, now: datetime) -> bool:
         """Whether somebody holds it at `now`."""

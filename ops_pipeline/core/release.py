@@ -115,6 +115,21 @@ class Release:
         return self.phases[-1].phase if self.phases else Phase.PLANNED
 
     @property
+    def root(self) -> int:
+        """Number of the release whose image and configuration this one runs: itself, unless it is a roll-back."""
+        return self.number if self.restores is None else self.restores
+
+    @property
+    def was_live(self) -> bool:
+        """Whether it ever answered its users."""
+        return any(entry.phase is Phase.LIVE for entry in self.phases)
+
+    @property
+    def was_rolled_back(self) -> bool:
+        """Whether somebody went away from it because it was bad."""
+        return any(entry.phase is Phase.ROLLED_BACK for entry in self.phases)
+
+    @property
     def image(self) -> str:
         """`repository@digest`, what Docker pulls."""
         return f"{self.repository}@{self.digest}"

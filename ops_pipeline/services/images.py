@@ -13,29 +13,29 @@ from datetime import UTC, datetime
 from ops_pipeline.core.image import DIGEST, Image
 from ops_pipeline.core.scan import ScanReport
 from ops_pipeline.errors import StoreDamaged
-from ops_pipeline.services.platform import Platform
+from ops_pipeline.ports import BlobStore
 from ops_pipeline.services.records import decode, encode
 
 
-def record_image(platform: Platform, image: Image) -> str:
+def record_image(store: BlobStore, image: Image) -> str:
     """Store an image's record, then point the service's `latest` at it. Return the record's key."""
     key = image_key(image.service, image.ref.digest)
-    platform.store.write(key, encode(image))
-    point_at(platform, image)
+    store.write(key, encode(image))
+    point_at(store, image)
     return key
 
 
-def point_at(platform: Platform, image: Image) -> None:
+def point_at(store: BlobStore, image: Image) -> None:
     """Make a recorded image the one its inputs lead to, and the service's latest."""
     digest = image.ref.digest.encode() + b"\n"
-    platform.store.write(_inputs_key(image.service, image.inputs_hash), digest)
-    platform.store.write(_latest_key(image.service), digest)
+    store.write(_inputs_key(image.service, image.inputs_hash), digest)
+    store.write(_latest_key(image.service), digest)
 
 
-def find_image(platform: Platform, service: str, digest: str) -> Image | None:
+def find_image(store: BlobStore, service: str, digest: str) -> Image | None:
     """The record of one image, or None. Raise StoreDamaged when it cannot be trusted."""
     key = image_key(service, digest)
-    blob = platform.store.read(key)
+    blob = store.read(key)
     if blob is None:
         return None
     image = decode(Image, blob.data, key)
@@ -44,43 +44,43 @@ def find_image(platform: Platform, service: str, digest: str) -> Image | None:
     return image
 
 
-def latest_image(platform: Platform, service: str) -> Image | None:
+def latest_image(store: BlobStore, service: str) -> Image | None:
     """The image built last, or None before the first build. Raise StoreDamaged for a pointer that leads nowhere."""
-    return _follow(platform, service, _latest_key(service))
+    return _follow(store, service, _latest_key(service))
 
 
-def image_of_inputs(platform: Platform, service: str, inputs_hash: str) -> Image | None:
+def image_of_inputs(store: BlobStore, service: str, inputs_hash: str) -> Image | None:
     """The image built from exactly these inputs, or None."""
-    return _follow(platform, service, _inputs_key(service, inputs_hash))
+    return _follow(store, service, _inputs_key(service, inputs_hash))
 
 
-def list_images(platform: Platform, service: str) -> tuple[Image, ...]:
+def list_images(store: BlobStore, service: str) -> tuple[Image, ...]:
     """All recorded images of a service, newest first."""
     prefix = f"images/{service}/"
     images = [
         decode(Image, blob.data, info.key)
-        for info in platform.store.list(prefix)
-        if info.key.endswith(".json") and (blob := platform.store.read(info.key)) is not None
+        for info in store.list(prefix)
+        if info.key.endswith(".json") and (blob := store.read(info.key)) is not None
     ]
     return tuple(sorted(images, key=lambda image: image.built_at, reverse=True))
 
 
-def record_scan(platform: Platform, report: ScanReport) -> str:
+def record_scan(store: BlobStore, report: ScanReport) -> str:
     """Store a scan report beside the earlier ones of its digest; from now on it counts. Return its key."""
     key = f"{_scan_prefix(report.digest)}{_stamp(report.scanned_at)}.json"
-    platform.store.write(key, encode(report))
+    store.write(key, encode(report))
     return key
 
 
-def latest_scan(platform: Platform, digest: str) -> tuple[str, ScanReport] | None:
+def latest_scan(store: BlobStore, digest: str) -> tuple[str, ScanReport] | None:
     """Key and content of the newest report about a digest, or None.
 
     Raise StoreDamaged when the newest cannot be trusted: an older one is never taken in its place.
     """
-    keys = [info.key for info in platform.store.list(_scan_prefix(digest)) if info.key.endswith(".json")]
+    keys = [info.key for info in store.list(_scan_prefix(digest)) if info.key.endswith(".json")]
     if not keys:
         return None
-    blob = platform.store.read(keys[-1])
+    blob = store.read(keys[-1])
     if blob is None:  # removed between listing and reading
         return None
     report = decode(ScanReport, blob.data, keys[-1])
@@ -89,25 +89,25 @@ def latest_scan(platform: Platform, digest: str) -> tuple[str, ScanReport] | Non
     return keys[-1], report
 
 
-def previous_scan(platform: Platform, image: Image) -> ScanReport | None:
+def previous_scan(store: BlobStore, image: Image) -> ScanReport | None:
     """The newest report about the image that came before `image`; None when there is none."""
     if not image.previous:
         return None
-    found = latest_scan(platform, image.previous)
+    found = latest_scan(store, image.previous)
     return found[1] if found else None
 
 
-def record_sbom(platform: Platform, digest: str, document: bytes) -> str:
+def record_sbom(store: BlobStore, digest: str, document: bytes) -> str:
     """Store the CycloneDX document of a digest and return its key."""
     key = sbom_key(digest)
-    platform.store.write(key, document)
+    store.write(key, document)
     return key
 
 
-def find_sbom(platform: Platform, digest: str) -> str:
+def find_sbom(store: BlobStore, digest: str) -> str:
     """Key of the stored SBOM of a digest, "" when there is none. Raise StoreDamaged when it is not one."""
     key = sbom_key(digest)
-    blob = platform.store.read(key)
+    blob = store.read(key)
     if blob is None:
         return ""
     try:
@@ -129,12 +129,12 @@ def sbom_key(digest: str) -> str:
     return f"sboms/{_hex(digest)}.json"
 
 
-def _follow(platform: Platform, service: str, pointer: str) -> Image | None:
-    blob = platform.store.read(pointer)
+def _follow(store: BlobStore, service: str, pointer: str) -> Image | None:
+    blob = store.read(pointer)
     if blob is None:
         return None
     digest = blob.data.decode("utf-8", "replace").strip()
-    image = find_image(platform, service, digest) if DIGEST.fullmatch(digest) else None
+    image = find_image(store, service, digest) if DIGEST.fullmatch(digest) else None
     if image is None:
         raise StoreDamaged(
             f"stored object {pointer} is damaged: it points at {digest[:80]!r}, which is not a recorded image",

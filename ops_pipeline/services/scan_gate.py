@@ -11,19 +11,9 @@ from ops_pipeline.services.platform import Platform
 
 def scan_verdict(platform: Platform, environment: str, digest: str) -> ScanVerdict:
     """Whether `digest` may enter `environment`, read from the ledger afresh. Raise StoreDamaged, Transient."""
-    found = latest_scan(platform, digest)
+    found = latest_scan(platform.store, digest)
     report = found[1] if found else None
     return judge(digest, report, scan_policy(platform.catalogue, environment), platform.clock.now())
-
-
-def common_verdict(platform: Platform, digest: str) -> ScanVerdict:
-    """Judge `digest` by the catalogue's own scan settings, before any environment is chosen (the asset check).
-
-    The sample database passes here with its warning if any environment accepts it.
-    """
-    found = latest_scan(platform, digest)
-    policy = common_policy(platform.catalogue)
-    return judge(digest, found[1] if found else None, policy, platform.clock.now())
 
 
 def scan_policy(catalogue: Catalogue, environment: str) -> ScanPolicy:
@@ -37,18 +27,6 @@ def scan_policy(catalogue: Catalogue, environment: str) -> ScanPolicy:
         allow_sample_database=demands.allow_sample_database,
         max_database_age_hours=demands.max_database_age_hours,
         max_report_age_hours=demands.max_scan_age_hours,
-    )
-
-
-def common_policy(catalogue: Catalogue) -> ScanPolicy:
-    """What every environment demands: the catalogue's scan settings alone."""
-    settings = catalogue.scan
-    return ScanPolicy(
-        severities=settings.severities,
-        only_with_fix=settings.only_with_fix,
-        block_secrets=settings.block_secrets,
-        waivers=_waivers(catalogue),
-        allow_sample_database=any(e.policy.allow_sample_database for e in catalogue.environments.values()),
     )
 
 
