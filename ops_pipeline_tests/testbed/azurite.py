@@ -1,0 +1,92 @@
+"""Azurite, Microsoft's emulator of Azure Blob, in a container built from `deploy/images/azurite`."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "images" / "azurite"
+# Azurite's published development account: the same on every machine, and no secret.
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+@dataclass(frozen=True)
+class Azurite:
+    """A running Azurite. `container` is the Docker container's name."""
+
+    container: str
+    port: int
+
+    @property
+    def connection_string(self) -> str:
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{self.port}/{ACCOUNT};"
+        )
+
+    def pause(self) -> None:
+        docker("pause", self.container)
+
+    def resume(self) -> None:
+        docker("unpause", self.container)
+
+
+def docker(*arguments: str) -> str:
+    """Run the Docker CLI; raise with its words when it fails."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.strip()[-2000:]}")
+    return done.stdout.strip()
+
+
+def image() -> str:
+    """Build the image if its folder's content has none yet, and return its tag."""
+    content = hashlib.sha256()
+    for path in sorted(FOLDER.rglob("*")):
+        if path.is_file():
+            content.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
+    tag = f"ops-testbed-azurite:{content.hexdigest()[:12]}"
+    if not docker("images", "--quiet", tag):
+        docker("build", "--quiet", "--tag", tag, str(FOLDER))
+    return tag
+
+
+@contextmanager
+def azurite() -> Iterator[Azurite]:
+    """Start Azurite on a free loopback port, in memory, and remove it afterwards."""
+    testbed = uuid.uuid4().hex[:12]
+    name = f"ops-testbed-azurite-{testbed}"
+    docker(
+        "run", "--detach", "--name", name, "--label", f"ops.testbed={testbed}", "--publish", "127.0.0.1::10000",
+        image(), "azurite-blob", "--blobHost", "0.0.0.0", "--skipApiVersionCheck", "--disableTelemetry",
+        "--inMemoryPersistence", "--silent",
+    )  # fmt: skip
+    try:
+        port = int(docker("port", name, "10000/tcp").splitlines()[0].rpartition(":")[2])
+        _wait(name, port)
+        yield Azurite(name, port)
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+def _wait(name: str, port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{ACCOUNT}?comp=list", timeout=2):
+                return
+        except urllib.error.HTTPError:
+            return  # it answers; that it wants credentials is right
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Azurite did not come up: {error}\n{docker('logs', name)}") from error
+        time.sleep(0.2)
