@@ -13,6 +13,7 @@ from typing import Protocol
 from ops_pipeline.core.image import ImageConfig, ImageRef
 from ops_pipeline.core.routing import EdgeTopology, Routing
 from ops_pipeline.core.scan import ScanReport
+from ops_pipeline.core.version import Revision
 
 Progress = Callable[[str], None]
 """Receives one line of progress at a time; must return quickly."""
@@ -92,8 +93,20 @@ class BuildRequest:
     timeout_seconds: float = 1800.0
 
 
+@dataclass(frozen=True)
+class BuildSource:
+    """What lies on disk and would be built: content, Dockerfile, and where git says it stands."""
+
+    files: Mapping[str, str]  # path in the context (ignored files left out) → hash of content and mode
+    dockerfile: str  # text
+    revision: Revision
+
+
 class ImageBuilder(Protocol):
     """Builds images on a Docker engine and pushes them."""
+
+    def source(self, context: str, dockerfile: str) -> BuildSource:
+        """Read a build context and its Dockerfile (absolute paths). Raise BadInput naming a path that is missing."""
 
     def build(self, request: BuildRequest, progress: Progress) -> str:
         """Build and return the local image id. Raise Permanent with the failing step and its last output lines."""
@@ -105,7 +118,10 @@ class ImageBuilder(Protocol):
         """Configuration of a local image (id, tag or repository@digest). Raise NotFound."""
 
     def base_digests(self, dockerfile: str, args: Mapping[str, str]) -> Mapping[str, str]:
-        """Base image name → local image id or digest, for every external FROM of a Dockerfile."""
+        """Base image name → local image id, for every external image a Dockerfile (absolute path) builds on.
+
+        Pulls what is absent. Raise NotFound with what to do, Unavailable.
+        """
 
 
 class Registry(Protocol):
