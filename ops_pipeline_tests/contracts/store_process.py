@@ -1,4 +1,4 @@
-"""What the store tests run in processes of their own, some to be killed.
+"""What the store tests run in processes of their own, one to be killed.
 
     python -m ops_pipeline_tests.contracts.store_process LOCATION COMMAND KEY [NUMBER]
 
@@ -7,8 +7,6 @@ LOCATION is a folder, or an Azure connection string followed by '#' and the cont
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -49,22 +47,7 @@ def rewrite(store: BlobStore, key: str, size: int) -> None:
         value = (value + 1) % 256
 
 
-def die_at(store: BlobStore, key: str, step: int) -> None:
-    """Overwrite the object and be killed before the `step`-th system call Python audits (open, rename, unlink…)."""
-    seen = 0
-
-    def audit(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal seen
-        if event.startswith(("open", "os.", "fcntl.")):
-            seen += 1
-            if seen == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(audit)
-    store.write(key, b"new")
-
-
 if __name__ == "__main__":
     opened, command, name = open_store(sys.argv[1]), sys.argv[2], sys.argv[3]
     number = int(sys.argv[4])
-    {"count": count_up, "rewrite": rewrite, "die": die_at}[command](opened, name, number)
+    {"count": count_up, "rewrite": rewrite}[command](opened, name, number)

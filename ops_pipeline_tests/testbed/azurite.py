@@ -67,8 +67,8 @@ def azurite() -> Iterator[Azurite]:
     name = f"ops-testbed-azurite-{testbed}"
     docker(
         "run", "--detach", "--name", name, "--label", f"ops.testbed={testbed}", "--publish", "127.0.0.1::10000",
-        image(), "azurite-blob", "--blobHost", "0.0.0.0", "--skipApiVersionCheck", "--disableTelemetry",
-        "--inMemoryPersistence", "--silent",
+        image(), "--blobHost", "0.0.0.0", "--skipApiVersionCheck", "--disableTelemetry", "--silent",
+        "--inMemoryPersistence",
     )  # fmt: skip
     try:
         port = int(docker("port", name, "10000/tcp").splitlines()[0].rpartition(":")[2])
