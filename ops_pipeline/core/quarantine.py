@@ -1,0 +1,16 @@
+"""A digest nobody may deploy or go back to until a person lifts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Record stored in `quarantine/<digest hex>.json`."""
+
+    digest: str
+    reason: str
+    who: str
+    at: datetime
