@@ -1,0 +1,93 @@
+"""The demo's own project: a git repository in `.ops/demo/project` that plays a team's application.
+
+It starts as a copy of the sample application and catalogue, and gets one commit and tag per version, so that
+versions, build skipping and the history of releases are the real thing and the checkout stays untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOME = REPOSITORY / ".ops" / "demo"
+PROJECT = HOME / "project"
+CATALOGUE = PROJECT / "deploy" / "services.yaml"
+PASSWORD = PROJECT / ".ops" / "secrets" / "database_password"
+COPIED = ("deploy/services.yaml", "deploy/services.schema.json", "deploy/sample-vulnerabilities", "examples/storefront")
+
+# What each version changes, as a team's commit would.
+PAGE = "examples/storefront/frontend/site/index.html"
+API_DOCKERFILE = "examples/storefront/api/Dockerfile"
+BROKEN = "\n# The mistake of version 3: it never becomes ready.\nENV STOREFRONT_FAULTS=fail_health=1\n"
+NEW = "\n# What is new in version 2.\nENV STOREFRONT_GREETING=\"Fresh every morning\"\n"
+
+
+def git(*arguments: str) -> str:
+    """Run git in the project with a fixed author and date, so that every run makes the same commits."""
+    stamp = "2026-01-01T00:00:00+00:00"
+    environment = os.environ | {
+        "GIT_AUTHOR_NAME": "Storefront",
+        "GIT_AUTHOR_EMAIL": "team@storefront.example",
+        "GIT_COMMITTER_NAME": "Storefront",
+        "GIT_COMMITTER_EMAIL": "team@storefront.example",
+        "GIT_AUTHOR_DATE": stamp,
+        "GIT_COMMITTER_DATE": stamp,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+    done = subprocess.run(
+        ["git", "-C", str(PROJECT), *arguments], env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def create() -> None:
+    """Make the repository, or renew its content, with the tags v1.0.0, v2.0.0 and v3.0.0; end at version 1."""
+    PROJECT.mkdir(parents=True, exist_ok=True)
+    if not (PROJECT / ".git").exists():
+        git("init", "--quiet", "--initial-branch", "main")
+    else:
+        git("checkout", "--quiet", "--force", "--orphan", "renewed")
+    for name in COPIED:
+        _copy(REPOSITORY / name, PROJECT / name)
+    (PROJECT / ".gitignore").write_text(".ops/\n", encoding="utf-8")
+    _commit("Open the storefront", "v1.0.0")
+    _append(API_DOCKERFILE, NEW)
+    _commit("Greet people", "v2.0.0")
+    _append(API_DOCKERFILE, BROKEN)
+    _commit("Break the health check, unnoticed", "v3.0.0")
+    git("branch", "--force", "main", "HEAD")
+    checkout("v1.0.0")
+    if not PASSWORD.exists():
+        PASSWORD.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        PASSWORD.touch(mode=0o600)
+        PASSWORD.write_text(secrets.token_urlsafe(24), encoding="utf-8")
+
+
+def checkout(tag: str) -> None:
+    """Put the work tree at one version."""
+    git("checkout", "--quiet", "--force", "--detach", tag)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".env", ".venv")
+        shutil.copytree(source, target, ignore=ignored)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _append(name: str, text: str) -> None:
+    with (PROJECT / name).open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _commit(message: str, tag: str) -> None:
+    git("add", "--all")
+    git("commit", "--quiet", "--allow-empty", "--message", message)
+    git("tag", "--force", tag)
