@@ -84,7 +84,7 @@ class BuildRequest:
 
     context: str
     dockerfile: str  # absolute path
-    tag: str  # "127.0.0.1:5000/storefront/api:1.4.0"
+    tag: str  # "127.0.0.1:5000/storefront/api:1.4.0"; "" = only whether it builds matters, the image is not kept
     labels: Mapping[str, str]
     args: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -91,7 +92,10 @@ class DockerBuilder(ImageBuilder):
                 return digest
             if not iid_file.is_file():
                 raise Permanent(f"Docker ended the build of {request.tag} well but named no image")
-            return iid_file.read_text().strip()
+            image_id = iid_file.read_text().strip()
+        if not request.tag:
+            self._drop_untagged(image_id)
+        return image_id
 
     def push(self, tag: str, progress: Progress) -> ImageRef:
         """Push and return the image by digest. Raise Transient, Permanent (credentials refused), Unavailable."""
@@ -185,6 +189,13 @@ class DockerBuilder(ImageBuilder):
             return None
         except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise self._sdk_error(error, f"look for image {reference}") from error
+
+    def _drop_untagged(self, image_id: str) -> None:
+        """Remove an image nobody asked to keep; the build cache stays. Something else may have tagged the same id."""
+        attributes = self._attributes(image_id)
+        if attributes is not None and not attributes.get("RepoTags") and not attributes.get("RepoDigests"):
+            with contextlib.suppress(docker.errors.DockerException, requests.exceptions.RequestException):
+                self._client().api.remove_image(image_id, noprune=True)
 
     def _pull(self, image: str, progress: Progress) -> None:
         progress(f"pulling {image}")
