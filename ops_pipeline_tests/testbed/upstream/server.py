@@ -172,7 +172,7 @@ async def serve(reader, writer):
             close = STATE.stopping or headers.get("connection", "").lower() == "close"
             writer.write(
                 f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\nX-Release: {RELEASE}\r\n"
-                f"Content-Length: {len(data)}\r\n{'Connection: close' if close else 'Connection: keep-alive'}\r\n\r\n".encode()
+                f"Content-Length: {len(data)}\r\nConnection: {'close' if close else 'keep-alive'}\r\n\r\n".encode()
                 + (b"" if method == "HEAD" else data)
             )
             await writer.drain()

@@ -1,0 +1,131 @@
+"""Running a program inside a container of one Docker engine, with bytes on its standard input and bounded time."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ops_pipeline.errors import Transient, Unavailable
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_STDOUT, _STDERR = 1, 2
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What the program left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class ContainerExec:
+    """One container on one engine; the engine is contacted at the first call."""
+
+    def __init__(self, docker_url: str, host: str, container: str, missing: str) -> None:
+        """`missing` is the hint for a person when the container does not run."""
+        self._url = docker_url
+        self._host = host
+        self._container = container
+        self._missing = missing
+        self._lock = threading.Lock()
+        self._client: APIClient | None = None
+
+    def run(self, argv: Sequence[str], payload: bytes, timeout_seconds: float) -> ExecResult:
+        """Run `argv` with `payload` (at least one byte) on its standard input until it ends.
+
+        The program must read the payload's length before it writes: what it wrote earlier could be lost, because
+        the connection changes its protocol just then.
+        Raise Unavailable (engine or container missing), Transient (no end in time, container restarting).
+        """
+        deadline = time.monotonic() + timeout_seconds
+        with self._translated():
+            client = self._engine()
+            created = client.exec_create(self._container, list(argv), stdin=True, stdout=True, stderr=True)
+            stream = client.exec_start(created["Id"], socket=True)
+        try:
+            # docker-py wraps the socket of a local engine, and gives it bare for TLS and ssh.
+            out, err = self._talk(getattr(stream, "_sock", stream), payload, deadline, timeout_seconds)
+        finally:
+            with contextlib.suppress(OSError):
+                stream.close()
+        with self._translated():
+            code = client.exec_inspect(created["Id"])["ExitCode"]
+        if code is None or code in {126, 137, 143}:
+            raise Transient(
+                f"the command in container {self._container} on {self._host} was broken off ({err.strip()})"
+            )
+        return ExecResult(code=code, out=out, err=err)
+
+    def _talk(self, raw: Any, payload: bytes, deadline: float, timeout_seconds: float) -> tuple[str, str]:
+        streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
+        buffer = bytearray()
+        try:
+            raw.settimeout(timeout_seconds)
+            raw.sendall(payload)
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                raw.settimeout(left)
+                piece = raw.recv(65536)
+                if not piece:
+                    break
+                buffer += piece
+                # The engine interleaves both streams in frames: kind, three empty bytes, length, content.
+                while len(buffer) >= 8 and len(buffer) >= 8 + (length := struct.unpack(">I", buffer[4:8])[0]):
+                    streams.setdefault(buffer[0], bytearray()).extend(buffer[8 : 8 + length])
+                    del buffer[: 8 + length]
+        except TimeoutError as error:
+            raise Transient(
+                f"container {self._container} on {self._host} did not answer within {timeout_seconds:.0f} s"
+            ) from error
+        except OSError as error:
+            raise Transient(f"connection to container {self._container} on {self._host} broke: {error}") from error
+        return streams[_STDOUT].decode(errors="replace"), streams[_STDERR].decode(errors="replace")
+
+    def _engine(self) -> APIClient:
+        with self._lock:
+            if self._client is None:
+                import docker  # here, because it costs 0.2 s that a process which never deploys need not spend
+
+                self._client = docker.APIClient(base_url=self._url, version="auto", timeout=15)
+            return self._client
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        import docker.errors
+        import requests.exceptions
+
+        try:
+            yield
+        except docker.errors.NotFound as error:
+            raise Unavailable(
+                f"container {self._container} does not exist on {self._host}", hint=self._missing
+            ) from error
+        except docker.errors.APIError as error:
+            words = str(error.explanation or error)
+            if "restarting" in words or "OCI runtime exec failed" in words or "unable to upgrade" in words:
+                raise Transient(f"container {self._container} on {self._host} is just restarting: {words}") from error
+            if "is not running" in words or "is paused" in words:
+                raise Unavailable(
+                    f"container {self._container} on {self._host} does not run", hint=self._missing
+                ) from error
+            raise Transient(f"the Docker engine of {self._host} refused: {words}") from error
+        except requests.exceptions.Timeout as error:
+            raise Transient(f"the Docker engine of {self._host} did not answer in time") from error
+        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+            with self._lock:
+                self._client = None
+            raise Unavailable(
+                f"the Docker engine of {self._host} ({self._url}) does not answer",
+                hint="Start it, or correct the host's `docker` address in the catalogue.",
+            ) from error

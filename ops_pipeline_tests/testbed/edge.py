@@ -1,0 +1,195 @@
+"""A real edge for tests: a network, the edge's container on a free loopback port, cheap upstreams beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import random
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.models.containers import Container
+
+from ops_pipeline.adapters.haproxy_edge import HaproxyEdge
+from ops_pipeline.core.routing import Pool, Server
+from ops_pipeline.errors import OpsError
+from ops_pipeline_tests.testbed.upstream import upstream_image
+
+IMAGE_FOLDER = Path(__file__).parents[2] / "deploy" / "images" / "edge"
+DOCKER_URL = "unix:///var/run/docker.sock"
+
+
+def edge_image(engine: docker.DockerClient) -> str:
+    """Build the edge's image unless this very content is there already; return its name with a content tag."""
+    content = b"".join(file.read_bytes() for file in sorted(IMAGE_FOLDER.iterdir()))
+    name = f"ops-testbed-edge:{hashlib.sha256(content).hexdigest()[:12]}"
+    try:
+        engine.images.get(name)
+    except docker.errors.ImageNotFound:
+        engine.images.build(path=str(IMAGE_FOLDER), tag=name, rm=True, forcerm=True)
+    return name
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got; `status` 0 means no answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def release(self) -> str:
+        return self.headers.get("x-release", "")
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A running release of the test upstream."""
+
+    container: Container
+    server: Server
+
+
+class EdgeBed:
+    """Everything a test needs around one edge. Make it with `edge_bed()`, which also clears it away."""
+
+    def __init__(self, engine: docker.DockerClient, environment: str = "test") -> None:
+        self.engine = engine
+        self.environment = environment
+        self.id = uuid.uuid4().hex[:10]
+        self.labels = {"ops.testbed": self.id}
+        self.port = free_port()
+        self._next = 9
+        self.network = self._make_network()
+        self.volume = engine.volumes.create(f"ops-testbed-{self.id}", labels=self.labels)
+        self.container = self._make_edge()
+        self.edge = HaproxyEdge(DOCKER_URL, "local", environment, self.container.name or "")
+        self.wait()
+
+    def _make_network(self) -> docker.models.networks.Network:
+        for _ in range(50):
+            self.subnet = f"10.{random.randint(224, 250)}.{random.randint(0, 254)}"
+            pool = docker.types.IPAMPool(subnet=f"{self.subnet}.0/24", iprange=f"{self.subnet}.128/25")
+            try:
+                return self.engine.networks.create(
+                    f"ops-testbed-{self.id}", ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels=self.labels
+                )
+            except docker.errors.APIError as error:
+                if "overlap" not in str(error):
+                    raise
+        raise AssertionError("no free subnet for a test network")
+
+    def _make_edge(self) -> Container:
+        return self.engine.containers.run(
+            edge_image(self.engine),
+            name=f"ops-testbed-edge-{self.id}",
+            detach=True,
+            labels=self.labels,
+            network=self.network.name,
+            ports={"8080/tcp": ("127.0.0.1", self.port)},
+            volumes={self.volume.name: {"bind": "/var/lib/ops-edge", "mode": "rw"}},
+            read_only=True,
+            tmpfs={"/run/ops-edge": ""},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            restart_policy={"Name": "always"},
+        )
+
+    def wait(self, seconds: float = 10.0) -> float:
+        """Wait until the edge answers its script; return how long that took."""
+        begin = time.monotonic()
+        while True:
+            try:
+                self.edge.check()
+                return time.monotonic() - begin
+            except OpsError as error:
+                if time.monotonic() - begin > seconds:
+                    error.add_note(self.container.logs(tail=20).decode())
+                    raise
+                time.sleep(0.05)
+
+    def upstream(self, release: str, **environment: str) -> Upstream:
+        """Start a release of the test upstream and wait until it answers (unless it is told not to)."""
+        self._next += 1
+        address = f"{self.subnet}.{self._next}"
+        container = self.engine.containers.create(
+            upstream_image(self.engine),
+            name=f"ops-testbed-up-{self.id}-{self._next}",
+            labels=self.labels,
+            environment={"RELEASE": release, **environment},
+        )
+        self.network.connect(container, ipv4_address=address)
+        with contextlib.suppress(docker.errors.APIError):
+            self.engine.networks.get("bridge").disconnect(container)
+        container.start()
+        deadline = time.monotonic() + 10
+        while not environment and not self.edge.probe(address, 8080, "/health/ready").ok:
+            assert time.monotonic() < deadline, container.logs()
+            time.sleep(0.05)
+        return Upstream(container, Server(address, 8080))
+
+    def pool(self, number: int, *upstreams: Upstream) -> Pool:
+        """A pool of these upstreams as release `number`."""
+        return Pool(number, tuple(upstream.server for upstream in upstreams))
+
+    def request(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+        """One request on its own connection. Header names take `_` for `-`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        except (OSError, http.client.HTTPException):
+            return Answer(0, {}, b"")
+        finally:
+            connection.close()
+
+    def until(self, path: str, status: int, seconds: float = 5.0) -> float:
+        """Ask until `status` comes; return the seconds that took."""
+        begin = time.monotonic()
+        while self.request(path).status != status:
+            assert time.monotonic() - begin < seconds, f"no {status} on {path} within {seconds} s"
+            time.sleep(0.02)
+        return time.monotonic() - begin
+
+    def shell(self, script: str) -> str:
+        """Run a line of shell inside the edge's container."""
+        return self.container.exec_run(["sh", "-c", script]).output.decode()
+
+    def close(self) -> None:
+        """Remove every container, the network and the volume."""
+        for container in self.engine.containers.list(all=True, filters={"label": f"ops.testbed={self.id}"}):
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True, v=True)
+        with contextlib.suppress(docker.errors.NotFound):
+            self.network.remove()
+        with contextlib.suppress(docker.errors.NotFound):
+            self.volume.remove(force=True)
+
+
+@contextlib.contextmanager
+def edge_bed(environment: str = "test") -> Iterator[EdgeBed]:
+    """A running edge with nothing deployed; all of it is gone afterwards."""
+    engine = docker.DockerClient(base_url=DOCKER_URL, version="auto", timeout=60)
+    bed = EdgeBed.__new__(EdgeBed)
+    try:
+        bed.__init__(engine, environment)  # type: ignore[misc]  # so that a half-made bed is cleared away too
+        yield bed
+    finally:
+        if hasattr(bed, "network"):
+            bed.close()
+        engine.close()
