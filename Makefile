@@ -1,0 +1,54 @@
+# Every target does all the set-up it needs and may be repeated. `make help` lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+RUN := deploy/setup/run
+PY := .venv/bin/python
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+.PHONY: demo
+demo: ## Set up everything, deploy the sample application, show an upgrade, a refusal and a roll-back
+	@$(RUN) demo
+
+.PHONY: test
+test: ## Set up everything and run all tests on real components; ARGS="-k name" passes on to pytest
+	@$(RUN) test $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure: lost requests, speed, memory
+	@$(PY) -m benchmarks $(ARGS)
+
+.PHONY: lint
+lint: venv ## Style, format and types
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+.PHONY: setup
+setup: ## Virtual environment, Docker Engine, base image, images of the local stack
+	@$(RUN) setup
+
+.PHONY: venv
+venv: ## Only the virtual environment
+	@$(RUN) venv
+
+.PHONY: stack
+stack: ## Start only the local stack: registry, Azurite, Prometheus, Alertmanager, edges, front door
+	@$(RUN) stack up
+
+.PHONY: unit
+unit: venv ## Only the tests that need no engine
+	@$(PY) -m pytest -m "not real and not browser" -n 2 $(ARGS)
+
+.PHONY: down
+down: ## Stop and remove what the demo started; says what it keeps
+	@$(RUN) down
+
+.PHONY: purge
+purge: ## The same, and what `make down` keeps: .ops, .venv, the stack's images
+	@$(RUN) purge
+
+.PHONY: lock
+lock: ## Renew requirements.txt from pyproject.toml (needs uv)
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
+	  --no-annotate --no-header -q --extra dev pyproject.toml -o requirements.txt

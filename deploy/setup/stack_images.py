@@ -1,0 +1,113 @@
+"""Images of the local stack, built from `deploy/images` and tagged by what they are made of.
+
+The tag is a hash of the files and of the base image, so an unchanged image is found and never built twice, and two
+checkouts on one engine never overwrite each other's. `ops-stack/<name>:local` names the one built or found last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from deploy.setup import base_image
+from deploy.setup.commands import ROOT, SetupError, execute, output, say
+from deploy.setup.docker_cli import need_docker
+
+DEPLOY = ROOT / "deploy"
+
+
+@dataclass(frozen=True)
+class StackImage:
+    """One image: build context and Dockerfile below deploy/, and the files that go in."""
+
+    name: str
+    context: str
+    dockerfile: str
+    inputs: tuple[str, ...]
+
+    @property
+    def variable(self) -> str:
+        """Variable of compose.stack.yml that names this image."""
+        return f"OPS_IMAGE_{self.name.upper().replace('-', '_')}"
+
+
+def _own(name: str) -> StackImage:
+    return StackImage(name, f"images/{name}", f"images/{name}/Dockerfile", (f"images/{name}",))
+
+
+def _configured(name: str, *inputs: str) -> StackImage:
+    return StackImage(name, ".", f"images/{name}/Dockerfile", (f"images/{name}", ".dockerignore", *inputs))
+
+
+# The slowest first, so that two at a time end soonest.
+IMAGES = (
+    _own("azurite"),
+    _configured("prometheus", "monitoring/prometheus.yml", "monitoring/rules"),
+    _own("edge"),
+    _own("front-door"),
+    _own("registry"),
+    _configured("alertmanager", "monitoring/alertmanager.yml"),
+)
+
+
+def image(name: str) -> StackImage:
+    """The image of this name. Raise KeyError."""
+    return {each.name: each for each in IMAGES}[name]
+
+
+@cache
+def _base() -> str:
+    form = "{{.Id}}"
+    found = output([need_docker().path, "image", "inspect", "--format", form, base_image.NAME])
+    if not found:
+        raise SetupError(f"the base image {base_image.NAME} is missing; run: make setup")
+    return found.strip()
+
+
+def tag(each: StackImage) -> str:
+    """Name with which this image, in its present state, is or will be built."""
+    digest = hashlib.sha256(_base().encode())
+    for name in each.inputs:
+        top = DEPLOY / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                mode = "x" if os.access(path, os.X_OK) else "-"
+                digest.update(f"\0{path.relative_to(DEPLOY).as_posix()}\0{mode}\0".encode() + path.read_bytes())
+    return f"ops-stack/{each.name}:{digest.hexdigest()[:12]}"
+
+
+def tags() -> dict[str, str]:
+    """Variable of the compose file → tag, for all images."""
+    return {each.variable: tag(each) for each in IMAGES}
+
+
+def ensure(names: tuple[str, ...] = ()) -> None:
+    """Build what is missing, two at a time. Raise SetupError with the end of the first failed build's output."""
+    wanted = [each for each in IMAGES if not names or each.name in names]
+    missing = [each for each in wanted if not _present(tag(each))]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for done in [pool.submit(_build, each) for each in missing]:
+            done.result()
+    for each in wanted:
+        output([need_docker().path, "tag", tag(each), f"ops-stack/{each.name}:local"])
+    present = len(wanted) - len(missing)
+    say("images", f"{present} of {len(wanted)} stack images were present, {len(missing)} built")
+
+
+def _present(name: str) -> bool:
+    return output([need_docker().path, "image", "inspect", "--format", "{{.Id}}", name]) is not None
+
+
+def _build(each: StackImage) -> None:
+    cli = need_docker()
+    began = time.monotonic()
+    argv = [cli.path, "build", *base_image.proxy_arguments(), "--tag", tag(each)]
+    argv += ["--label", f"ops.stack-image={each.name}"]
+    argv += ["--file", str(DEPLOY / each.dockerfile), str(Path(DEPLOY / each.context))]
+    execute(argv, log=f"image-{each.name}", timeout=900, env=cli.environment)
+    say("images", f"{each.name} built in {time.monotonic() - began:.1f} s")
