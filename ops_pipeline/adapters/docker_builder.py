@@ -259,6 +259,8 @@ def _build_error(request: BuildRequest, log: BuildLog, error: CommandError) -> O
 
 
 def _push_error(host: str, tag: str, words: str) -> OpsError:
+    if "does not exist locally" in words:
+        return NotFound(f"there is no local image {tag} to push")
     if _REFUSED.search(words):
         return Permanent(
             f"the registry at {host} refused the credentials for {tag}: {words}",

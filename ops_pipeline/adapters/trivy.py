@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ops_pipeline.adapters.process import CommandError, CommandTimedOut, run
 from ops_pipeline.adapters.registry import Credentials, credentials_for, split_repository
 from ops_pipeline.adapters.trivy_database import NOTHING_DOWNLOADED, ReadyDatabase, TrivyDatabase, find_trivy, locked
+from ops_pipeline.catalogue.model import ScanSettings
 from ops_pipeline.core.image import ImageRef
 from ops_pipeline.core.scan import SEVERITIES, DatabaseInfo, Finding, ScanReport
 from ops_pipeline.errors import Unavailable
@@ -25,21 +27,31 @@ _TITLE_LENGTH = 300
 class TrivyScanner(Scanner):
     """Reads images straight from the registry, by digest. `timeout` in seconds is for one run of Trivy.
 
-    `trivy` names the program (default: beside this Python, else on PATH). `insecure` allows plain HTTP to a registry
-    that is not on loopback. `now` gives the report its date.
+    `settings` is the catalogue's `scan`, its paths relative to `root`. `trivy` names the program (default: beside
+    this Python, else on PATH). `insecure` allows plain HTTP to a registry that is not on loopback; `offline` never
+    looks for a newer database. `now` gives the report its date.
     """
 
     def __init__(
         self,
-        database: TrivyDatabase,
+        settings: ScanSettings,
+        root: Path,
         *,
         trivy: str | None = None,
         insecure: bool = False,
+        offline: bool = False,
         timeout: float = TIMEOUT_SECONDS,
         credentials: Callable[[str], Credentials | None] = credentials_for,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._database = database
+        self._database = TrivyDatabase(
+            root / settings.cache_directory,
+            mirror=settings.database_mirror,
+            sample=root / settings.sample_database if settings.sample_database else None,
+            trivy=trivy,
+            insecure=insecure,
+            offline=offline,
+        )
         self._configured = trivy
         self._insecure = insecure
         self._timeout = timeout
