@@ -11,7 +11,7 @@ from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.retrying import retried
 from ops_pipeline.services.scan_gate import scan_verdict
 
-__all__ = ["attempt_of", "refuse_if_any", "refusals", "scan_verdict"]
+__all__ = ["attempt_of", "refusals", "refuse_if_any", "scan_verdict"]
 
 
 def attempt_of(action: Action, *, warm: bool = False) -> Attempt:

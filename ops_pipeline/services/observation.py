@@ -1,0 +1,129 @@
+"""One look at the world: containers by label, routing from the edges, answers of probes. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ops_pipeline.core.release_plan import Needs
+from ops_pipeline.core.routing import Routing
+from ops_pipeline.core.world import Replica, World
+from ops_pipeline.errors import NotFound, OpsError, StaleGeneration
+from ops_pipeline.services.fleet import Fleet, on_each
+from ops_pipeline.services.instances import find_replicas, silence
+from ops_pipeline.services.platform import Platform
+from ops_pipeline.services.retrying import retried
+from ops_pipeline.services.topology import route_probe_path
+
+PATIENCE = 3
+PATIENCE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one host showed."""
+
+    host: str
+    replicas: tuple[Replica, ...] = ()
+    routing: Routing | None = None
+    silent: Mapping[str, str] = field(default_factory=dict)
+    without_image: bool = False
+    route_fault: str = ""
+    connections: int = 0
+    unreachable: str = ""
+
+
+def look(
+    platform: Platform,
+    fleet: Fleet,
+    environment: str,
+    service: str,
+    needs: Needs,
+    *,
+    away: Mapping[str, str] | None = None,
+    patience: int = PATIENCE,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> World:
+    """Return what `needs` asks for, from every host. Hosts in `away` (host → why) count as unreachable unasked.
+
+    Raise StaleGeneration only; a host that does not answer is part of the picture.
+    """
+    known = away or {}
+
+    def one(host: str) -> _Seen:
+        if host in known:
+            return _Seen(host, unreachable=known[host])
+        try:
+            seen = _look_at(platform, fleet, environment, service, host, needs)
+            for _ in range(patience - 1):
+                if not (needs.patient and (seen.silent or seen.route_fault)):
+                    break
+                platform.clock.sleep(patience_seconds)
+                seen = _look_at(platform, fleet, environment, service, host, needs)
+        except StaleGeneration:
+            raise
+        except OpsError as error:
+            return _Seen(host, unreachable=error.message)
+        return seen
+
+    found = on_each(fleet.hosts, one)
+    silent: dict[str, str] = {}
+    for seen in found:
+        silent |= seen.silent
+    return World(
+        hosts=fleet.hosts,
+        replicas=tuple(replica for seen in found for replica in seen.replicas),
+        routing={seen.host: seen.routing for seen in found if seen.routing is not None},
+        silent=silent,
+        without_image=frozenset(seen.host for seen in found if seen.without_image),
+        route_faults={seen.host: seen.route_fault for seen in found if seen.route_fault},
+        connections=sum(seen.connections for seen in found),
+        unreachable={seen.host: seen.unreachable for seen in found if seen.unreachable},
+    )
+
+
+def _look_at(platform: Platform, fleet: Fleet, environment: str, service: str, host: str, needs: Needs) -> _Seen:
+    clock, runtime, edge = platform.clock, fleet.runtimes[host], fleet.edges[host]
+    seen = _Seen(host, find_replicas(clock, runtime, environment, service))
+    if needs.image:
+        present = retried(clock, f"look for the image on {host}", lambda: runtime.has_image(needs.image), attempts=2)
+        seen = replace(seen, without_image=not present)
+    if needs.routing:
+        seen = replace(seen, routing=_routing(platform, fleet, host, service))
+    silent = {}
+    for probing in needs.probes:
+        for replica in seen.replicas:
+            if replica.release == probing.release and (why := silence(edge, replica, probing.port, probing.path)):
+                silent[replica.key] = why
+    seen = replace(seen, silent=silent)
+    if needs.route:
+        seen = replace(seen, route_fault=route_fault(platform, fleet, host, service))
+    if needs.connections:
+        count = retried(
+            clock, f"count connections at the edge of {host}", lambda: edge.connections(service, needs.connections)
+        )
+        seen = replace(seen, connections=count)
+    return seen
+
+
+def route_fault(platform: Platform, fleet: Fleet, host: str, service: str) -> str:
+    """What a user's request through the edge of a host meets; "" = the service answers well. Raise Unavailable."""
+    entry = platform.catalogue.services[service]
+    path, strict = route_probe_path(entry)
+    probe = retried(
+        platform.clock,
+        f"ask through the edge of {host}",
+        lambda: fleet.edges[host].probe_route(path, entry.route.host),
+        attempts=2,
+    )
+    if probe.ok or (not strict and 0 < probe.status < 500):
+        return ""
+    return f"GET {path} answered {probe.status}" if probe.status else f"GET {path}: {probe.detail or 'no answer'}"
+
+
+def _routing(platform: Platform, fleet: Fleet, host: str, service: str) -> Routing:
+    edge = fleet.edges[host]
+    try:
+        return retried(platform.clock, f"read the edge of {host}", lambda: edge.observe(service), attempts=3)
+    except NotFound:
+        return Routing()  # the edge has not heard of the service: nothing is routed
