@@ -170,6 +170,23 @@ class EdgeBed:
         """Run a line of shell inside the edge's container."""
         return self.container.exec_run(["sh", "-c", script]).output.decode()
 
+    def kill_haproxy(self) -> float:
+        """SIGKILL the worker, so that HAProxy goes down; return the seconds until the edge answers again."""
+        pid = self.worker_pid()
+        begin = time.monotonic()
+        self.shell(f"kill -9 {pid}")
+        while self.worker_pid() in {"", pid}:
+            assert time.monotonic() - begin < 10, self.container.logs(tail=20)
+            time.sleep(0.02)
+        self.wait()
+        return time.monotonic() - begin
+
+    def worker_pid(self) -> str:
+        """Process id of the current worker; empty while there is none."""
+        return self.shell(
+            "printf 'show info\\n' | socat - UNIX-CONNECT:/run/ops-edge/admin.sock 2>/dev/null | sed -n 's/^Pid: //p'"
+        ).strip()
+
     def close(self) -> None:
         """Remove every container, the network and the volume."""
         for container in self.engine.containers.list(all=True, filters={"label": f"ops.testbed={self.id}"}):
