@@ -1,0 +1,5 @@
+"""`python -m ops_pipeline.cli` is `ops`."""
+
+from ops_pipeline.cli import main
+
+main()

@@ -1,0 +1,32 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ops_pipeline.cli.names import complete_environment, complete_service
+
+Service = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="Service, as the catalogue names it", autocompletion=complete_service)
+]
+Environment = Annotated[
+    str, typer.Argument(metavar="ENV", help="Environment, e.g. prod", autocompletion=complete_environment)
+]
+MaybeService = Annotated[
+    str, typer.Argument(metavar="[SERVICE]", help="Service; all when left out", autocompletion=complete_service)
+]
+MaybeEnvironment = Annotated[
+    str, typer.Argument(metavar="[ENV]", help="Environment; all when left out", autocompletion=complete_environment)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the Dagster UI to act through; default OPS_URL, then the catalogue's front door, then "
+        "this machine",
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end, or leave at once")]
+Why = Annotated[str, typer.Option("--why", help="Reason, kept in the release's record")]

@@ -1,0 +1,127 @@
+"""Choosing where a run happens, starting it, following it, and leaving it alone on Ctrl-C."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import Any
+
+from ops_pipeline.cli.follow import Outcome, RunFailed, follow
+from ops_pipeline.cli.names import check_names
+from ops_pipeline.cli.output import err, out, print_json
+from ops_pipeline.cli.project import Project
+from ops_pipeline.cli.remote import RemoteRuns
+from ops_pipeline.defs.run_events import Launch, RunClient
+from ops_pipeline.errors import OpsError, Unavailable
+
+DETACHED_EXIT_CODE = 130
+"""Ctrl-C: we stopped looking; the run goes on."""
+
+
+def choose_client(project: Project, url: str | None) -> RunClient:
+    """The UI at `url` (`--url`, OPS_URL), else at the catalogue's front door, else this machine.
+
+    An address that was given must answer: raise Unavailable rather than act somewhere else.
+    """
+    address = url or os.environ.get("OPS_URL")
+    remote = RemoteRuns(address or project.catalogue.front_door.url)
+    if remote.answers():
+        return remote
+    if address:
+        raise Unavailable(f"no Dagster UI answers at {address}", hint="Is it up? Start it there with: ops serve")
+    catalogue = project.catalogue
+    project.places.prepare()
+    # The whole of Dagster is loaded only now: it takes seconds.
+    from ops_pipeline.defs.local_runs import LocalRuns
+
+    names = (list(catalogue.services), list(catalogue.environments))
+    return LocalRuns(project.places.home, project.places.root, getpass.getuser(), names)
+
+
+def act(
+    project: Project,
+    launch: Launch,
+    *,
+    url: str | None,
+    service: str = "",
+    environment: str = "",
+    wait: bool = True,
+    as_json: bool = False,
+) -> Outcome | None:
+    """Check names, start the run, follow it. Return its outcome, or None without waiting.
+
+    Raise BadInput before anything is started, RunFailed with the run's own exit code after it failed.
+    """
+    client = choose_client(project, url)
+    services, environments = client.names()
+    check_names(services=services, environments=environments, service=service, environment=environment)
+    run_id = client.launch(launch)
+    link = client.link(run_id)
+    err.print(f"run {run_id} on {client.where}" + (f"\n  {link}" if link else ""))
+    if not wait:
+        if as_json:
+            print_json({"run_id": run_id, "url": link, "status": "STARTED"})
+        return None
+    try:
+        outcome = follow(client, run_id, err, quiet=as_json)
+    except KeyboardInterrupt:
+        err.print("\ndetached: the run goes on. " + _ways_back(project, run_id, link))
+        raise SystemExit(DETACHED_EXIT_CODE) from None
+    _end(outcome, link, as_json)
+    return outcome
+
+
+def _ways_back(project: Project, run_id: str, link: str) -> str:
+    return f"Follow it: ops follow {run_id}. Stop it: ops stop {run_id}" + (f". See it: {link}" if link else "")
+
+
+def _end(outcome: Outcome, link: str, as_json: bool) -> None:
+    data: dict[str, Any] = {
+        "run_id": outcome.run_id,
+        "url": link,
+        "status": outcome.status,
+        "result": outcome.made,
+        "checks": [{"check": check.text, "passed": check.passed} for check in outcome.checks],
+    }
+    try:
+        outcome.raise_if_bad()
+    except RunFailed as failed:
+        if as_json:
+            data["error"] = {"class": failed.error, "message": failed.message, "exit_code": failed.exit_code}
+            print_json(data)
+            failed.printed = True
+        raise
+    if as_json:
+        print_json(data)
+
+
+def show_release(outcome: Outcome, environment: str, service: str) -> None:
+    """The release a run made, in a few lines."""
+    made = outcome.made
+    out.print(
+        f"[green]{environment}/{service} #{made.get('release', '?')} is {made.get('phase', '?')}[/green]: "
+        f"{made.get('version', '')} {str(made.get('digest', ''))[:19]} in {made.get('seconds', 0)} s"
+    )
+    if made.get("url"):
+        out.print(f"  {made['url']}")
+    if made.get("standby"):
+        out.print(f"  standby: {made['standby']}")
+
+
+def stop_run(project: Project, run_id: str, url: str | None) -> None:
+    """Ask a run to stop. Raise OpsError when it does not run."""
+    if not choose_client(project, url).stop(run_id):
+        raise OpsError(f"run {run_id} does not run any more")
+    out.print(f"asked run {run_id} to stop; it undoes what it began")
+
+
+def follow_run(project: Project, run_id: str, url: str | None, as_json: bool) -> None:
+    """Follow a run started earlier."""
+    client = choose_client(project, url)
+    try:
+        outcome = follow(client, run_id, err, quiet=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(DETACHED_EXIT_CODE) from None
+    _end(outcome, client.link(run_id), as_json)
+    if not as_json:
+        out.print(f"run {run_id} succeeded")

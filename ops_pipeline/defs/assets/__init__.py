@@ -1,0 +1,1 @@
+"""Assets: the durable nouns `image`, `sbom`, `scan_report` and `release`."""

@@ -1,0 +1,80 @@
+"""`release`: the record that an environment runs a digest of a service; making one is a deploy."""
+
+from typing import assert_never
+
+import dagster as dg
+
+from ops_pipeline.catalogue.model import Catalogue
+from ops_pipeline.core.release import Release
+from ops_pipeline.defs import metadata
+from ops_pipeline.defs.attribution import user_of
+from ops_pipeline.defs.failures import in_plain_words
+from ops_pipeline.defs.partitions import Partitions, environment_and_service
+from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline.defs.progress import event_per_line
+from ops_pipeline.defs.run_config import ReleaseConfig, check_release
+from ops_pipeline.services.deploy import deploy
+from ops_pipeline.services.platform import Platform
+from ops_pipeline.services.promote import promote
+from ops_pipeline.services.rollback import roll_back
+
+
+def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinition:
+    """The asset `release`, one partition per environment and service."""
+    by_service = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="service")
+
+    @dg.asset(
+        deps=[
+            dg.AssetDep("image", partition_mapping=by_service),
+            dg.AssetDep("scan_report", partition_mapping=by_service),
+        ],
+        partitions_def=partitions.environment_service,
+        group_name="deliver",
+        kinds={"docker", "haproxy"},
+        owners=metadata.owners(catalogue),
+        description=(
+            "Who runs what, where. Materializing a partition deploys the latest image of that service to that "
+            "environment: gates are read from the ledger, the new release starts beside the old one, traffic moves in "
+            "one switch when it is healthy, and the old one stays warm to return to."
+        ),
+    )
+    def release(
+        context: dg.AssetExecutionContext, config: ReleaseConfig, ops_platform: PlatformResource
+    ) -> dg.MaterializeResult[None]:
+        environment, service = environment_and_service(context.partition_key)
+        with in_plain_words():
+            platform = ops_platform.platform()
+            check_release(config, platform.catalogue, environment)
+            made = make_release(platform, environment, service, config, context)
+            return dg.MaterializeResult(metadata=metadata.of_release(platform, made))
+
+    return release
+
+
+def make_release(
+    platform: Platform, environment: str, service: str, config: ReleaseConfig, context: dg.AssetExecutionContext
+) -> Release:
+    """Deploy, promote or roll back, as the configuration says."""
+    progress, run_id, who = event_per_line(context), context.run.run_id, user_of(context.run.tags)
+    why = config.reason
+    match config.action:
+        case "deploy":
+            digest = config.digest or None
+            return deploy(
+                platform,
+                environment,
+                service,
+                digest=digest,
+                force=config.force,
+                who=who,
+                why=why,
+                run_id=run_id,
+                progress=progress,
+            )
+        case "promote":
+            return promote(platform, environment, service, who=who, why=why, run_id=run_id, progress=progress)
+        case "rollback":
+            to = config.to or None
+            return roll_back(platform, environment, service, to=to, who=who, why=why, run_id=run_id, progress=progress)
+        case never:
+            assert_never(never)

@@ -1,0 +1,38 @@
+"""Turns errors of this project into run failures whose words a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from ops_pipeline.errors import BadInput, OpsError, PolicyRefused
+
+
+def failure(error: OpsError) -> dg.Failure:
+    """Given an error, return the run failure: same words, the class and exit code `ops` ends with, never retried."""
+    metadata: dict[str, dg.MetadataValue] = {
+        "error": dg.MetadataValue.text(type(error).__name__),
+        "exit_code": dg.MetadataValue.int(error.exit_code),
+    }
+    if error.hint:
+        metadata["hint"] = dg.MetadataValue.text(error.hint)
+    if isinstance(error, PolicyRefused):
+        metadata["reasons"] = dg.MetadataValue.md("\n".join(f"- {reason}" for reason in error.reasons))
+    if isinstance(error, BadInput):
+        metadata["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in error.problems))
+    first, _, rest = error.message.partition("\n")
+    if rest and not isinstance(error, BadInput):
+        # A failed start carries the last lines of the container; they read best as they were written.
+        metadata["log"] = dg.MetadataValue.md(f"```\n{rest.rstrip()}\n```")
+    return dg.Failure(description=str(error) if error.message else first, metadata=metadata, allow_retries=False)
+
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """Within, an OpsError becomes a run failure; everything else (a bug, a termination) passes unchanged."""
+    try:
+        yield
+    except OpsError as error:
+        raise failure(error) from None

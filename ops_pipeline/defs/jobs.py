@@ -1,0 +1,83 @@
+"""Jobs: the launchpads of verbs, with their configuration filled in."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import dagster as dg
+
+from ops_pipeline.defs.failures import in_plain_words
+from ops_pipeline.defs.metadata import of_reconcile
+from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline.defs.progress import event_per_line
+from ops_pipeline.defs.run_config import BuildConfig, ReconcileConfig, ReleaseConfig, chosen_targets
+from ops_pipeline.errors import LeaseHeld, Permanent
+from ops_pipeline.services.reconcile import reconcile as reconcile_service
+
+Job = dg.JobDefinition | Any
+
+
+def all_jobs() -> list[Any]:
+    """`build_and_scan`, `deploy`, `promote`, `rollback` and `reconcile`."""
+    return [
+        dg.define_asset_job(
+            "build_and_scan",
+            selection=dg.AssetSelection.assets("image", "sbom", "scan_report"),
+            config=dg.RunConfig(ops={"image": BuildConfig()}),
+            executor_def=dg.in_process_executor,
+            description="Build the image of a service, list what is in it, scan it.",
+        ),
+        _release_job("deploy", "Deploy the latest image of a service (or the digest you name) to an environment."),
+        _release_job("promote", "Bring what is live in the environment before this one here, unchanged."),
+        _release_job(
+            "rollback",
+            "Return to the previous release, still warm, in one switch; or to any earlier one by its number.",
+            # Somebody is waiting for this one: it leaves the queue before deploys and builds.
+            tags={"dagster/priority": "10"},
+        ),
+        reconcile,
+    ]
+
+
+def _release_job(
+    action: Literal["deploy", "promote", "rollback"], description: str, tags: Mapping[str, str] | None = None
+) -> Any:
+    return dg.define_asset_job(
+        action,
+        selection=dg.AssetSelection.assets("release"),
+        config=dg.RunConfig(ops={"release": ReleaseConfig(action=action)}),
+        executor_def=dg.in_process_executor,
+        description=description,
+        tags=tags,
+    )
+
+
+@dg.op(name="reconcile_targets", description="Finish or undo what a stopped run left behind.")
+def reconcile_targets(context: dg.OpExecutionContext, config: ReconcileConfig, ops_platform: PlatformResource) -> None:
+    """Reconcile every chosen service; one that somebody works on is left to them."""
+    with in_plain_words():
+        platform = ops_platform.platform()
+        progress = event_per_line(context)
+        reports = []
+        for environment, service in chosen_targets(config, platform.catalogue):
+            try:
+                reports.append(
+                    reconcile_service(platform, environment, service, run_id=context.run.run_id, progress=progress)
+                )
+            except LeaseHeld as held:
+                if config.environment and config.service:
+                    raise
+                progress(f"{environment}/{service}: left alone, {held.message}")
+        context.add_output_metadata(of_reconcile(reports))
+        left = [f"{one.environment}/{one.service}: {problem}" for one in reports for problem in one.problems]
+        if left:
+            raise Permanent("could not put right:\n" + "\n".join(left))
+
+
+@dg.job(
+    config=dg.RunConfig(ops={"reconcile_targets": ReconcileConfig()}),
+    executor_def=dg.in_process_executor,
+    description="Finish or undo what a killed run left behind, in one service or in all.",
+)
+def reconcile() -> None:
+    """The job `reconcile`."""
+    reconcile_targets()

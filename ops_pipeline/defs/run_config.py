@@ -1,0 +1,91 @@
+"""What a person may set when launching. Every field has a default, so that choosing a partition is enough."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from ops_pipeline.catalogue.model import Catalogue
+from ops_pipeline.core.image import DIGEST
+from ops_pipeline.errors import BadInput, Problem
+
+MAX_REASON = 500
+"""Longest reason, in characters; it is shown in one line of `ops releases`."""
+
+
+class ReleaseConfig(dg.Config):
+    """How to make a release. With nothing changed: deploy the latest image built of the service."""
+
+    action: Literal["deploy", "promote", "rollback"] = Field(
+        default="deploy",
+        description=(
+            "deploy: run an image built of this service; promote: run what is live in the environment before this "
+            "one; rollback: return to an earlier release"
+        ),
+    )
+    digest: str = Field(
+        default="", description="deploy only: `sha256:…` of an image in the ledger; empty = the latest one built"
+    )
+    to: int = Field(default=0, description="rollback only: number of the release to return to; 0 = the previous one")
+    force: bool = Field(
+        default=False, description="deploy only: make a new release although the same digest and settings are live"
+    )
+    reason: str = Field(default="", description="Why, in your words; kept in the release's record")
+
+
+class BuildConfig(dg.Config):
+    """How to build an image."""
+
+    force: bool = Field(default=False, description="Build even when nothing that goes into the image has changed")
+
+
+class ReconcileConfig(dg.Config):
+    """Where to finish or undo what a stopped run left behind."""
+
+    environment: str = Field(default="", description="Name of the environment; empty = all")
+    service: str = Field(default="", description="Name of the service; empty = all")
+
+
+def check_release(config: ReleaseConfig, catalogue: Catalogue, environment: str) -> None:
+    """Raise BadInput naming every field that cannot be used as it is; nothing has been touched yet."""
+    problems: list[Problem] = []
+    if config.digest and not DIGEST.fullmatch(config.digest):
+        problems.append(Problem("run config: digest", f"`{config.digest}` is not `sha256:` and 64 hexadecimal digits"))
+    if config.digest and config.action != "deploy":
+        problems.append(Problem("run config: digest", f"means nothing for {config.action}; leave it empty"))
+    if config.to < 0:
+        problems.append(Problem("run config: to", f"{config.to} is not the number of a release"))
+    if config.to and config.action != "rollback":
+        problems.append(Problem("run config: to", f"means nothing for {config.action}; leave it 0"))
+    if config.force and config.action != "deploy":
+        problems.append(Problem("run config: force", f"means nothing for {config.action}; leave it false"))
+    if config.action == "promote" and catalogue.environments[environment].promote_from is None:
+        problems.append(
+            Problem("run config: action", f"{environment} promotes from nowhere (no `promote_from` in the catalogue)")
+        )
+    if len(config.reason) > MAX_REASON:
+        problems.append(
+            Problem("run config: reason", f"{len(config.reason)} characters; at most {MAX_REASON} are kept")
+        )
+    if problems:
+        raise BadInput(problems, subject="launch")
+
+
+def chosen_targets(config: ReconcileConfig, catalogue: Catalogue) -> list[tuple[str, str]]:
+    """(environment, service) pairs a reconcile covers. Raise BadInput naming every unknown name."""
+    problems: list[Problem] = []
+    if config.environment and config.environment not in catalogue.environments:
+        known = ", ".join(catalogue.environments)
+        problems.append(
+            Problem("run config: environment", f"no environment `{config.environment}` (there are: {known})")
+        )
+    if config.service and config.service not in catalogue.services:
+        known = ", ".join(catalogue.services)
+        problems.append(Problem("run config: service", f"no service `{config.service}` (there are: {known})"))
+    if problems:
+        raise BadInput(problems, subject="launch")
+    environments = [config.environment] if config.environment else list(catalogue.environments)
+    services = [config.service] if config.service else list(catalogue.services)
+    return [(environment, service) for environment in environments for service in services]
