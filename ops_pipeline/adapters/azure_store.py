@@ -248,11 +248,11 @@ class AzureStore(BlobStore):
         if isinstance(error, (ServiceRequestError, ServiceResponseError, IncompleteReadError)):
             return Transient(f"{words}: no answer ({type(error).__name__})", hint="Is the address right and reachable?")
         detail = _scrubbed(error.message)
-        if isinstance(error, HttpResponseError):
-            status = error.status_code or 0
+        if isinstance(error, HttpResponseError) and error.status_code:
+            status = error.status_code
             code = _code(error)
             detail = f"{status} {code}" if code else f"{status} {detail}"
-            if status in (401, 403) or isinstance(error, ClientAuthenticationError):
+            if status in (401, 403):
                 return Permanent(
                     f"{words}: access refused ({detail.strip()})",
                     hint="The identity needs the role «Storage Blob Data Contributor» on the container, or the SAS "

@@ -1,0 +1,51 @@
+"""How a service runs in an environment: the service's settings with the environment's overrides over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ops_pipeline.catalogue.model import Catalogue, Environment, Service
+from ops_pipeline.catalogue.wording import did_you_mean
+from ops_pipeline.core.release import ServiceConfiguration
+from ops_pipeline.errors import BadInput, Problem
+
+_MEBIBYTE = 1024 * 1024
+
+
+def resolve(catalogue: Catalogue, environment: str, service: str) -> ServiceConfiguration:
+    """Given a catalogue, return how `service` runs in `environment`. Raise BadInput when there is no such one."""
+    known: tuple[tuple[str, str, Mapping[str, object]], ...] = (
+        ("environment", environment, catalogue.environments),
+        ("service", service, catalogue.services),
+    )
+    problems = [
+        Problem(word, f"the catalogue has no {word} `{name}`{did_you_mean(name, names)}")
+        for word, name, names in known
+        if name not in names
+    ]
+    if problems:
+        raise BadInput(problems, subject="catalogue")
+    return resolve_service(environment, catalogue.environments[environment], service, catalogue.services[service])
+
+
+def resolve_service(environment: str, settings: Environment, service: str, entry: Service) -> ServiceConfiguration:
+    """The same for the two entries themselves."""
+    override = settings.services.get(service)
+    volumes = {**entry.volumes, **(override.volumes if override else {})}
+    return ServiceConfiguration(
+        port=entry.port,
+        health_path=entry.health.path,
+        replicas=(override.replicas if override else None) or entry.replicas,
+        environment={**entry.environment, **(override.environment if override else {})},
+        secrets={**entry.secrets, **(override.secrets if override else {})},
+        volumes={name.replace("{environment}", environment): path for name, path in volumes.items()},
+        command=entry.command,
+        read_only=entry.read_only,
+        tmpfs=entry.tmpfs,
+        memory_bytes=None if entry.memory_mb is None else entry.memory_mb * _MEBIBYTE,
+        cpus=entry.cpus,
+        start_timeout_seconds=entry.health.start_timeout_seconds,
+        stop_grace_seconds=entry.stop_grace_seconds,
+        drain_seconds=entry.drain_seconds,
+        strategy=entry.strategy,
+    )
