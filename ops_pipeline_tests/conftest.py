@@ -1,5 +1,5 @@
-"""Fixtures of all tests live in the modules named here; real components start only when a test asks for one."""
+"""Fixtures of all tests, imported from the test bed; real components start only when a test asks for one."""
 
-pytest_plugins = [
-    "ops_pipeline_tests.testbed.registry",
-]
+from ops_pipeline_tests.testbed.registry import registry
+
+__all__ = ["registry"]

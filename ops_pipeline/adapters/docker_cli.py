@@ -81,6 +81,8 @@ def build_argv(cli: DockerCli, request: BuildRequest, iid_file: str, metadata_fi
     several = len(request.platforms) > 1
     if cli.buildkit:
         argv += ["--progress", "plain"]
+    else:
+        argv += ["--force-rm"]  # else the container of a failed step stays behind
     if request.tag:
         argv += ["--tag", request.tag]
     if several:

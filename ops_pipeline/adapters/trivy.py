@@ -22,6 +22,7 @@ from ops_pipeline.ports import Progress, Scanner
 TIMEOUT_SECONDS = 600.0
 _SCHEMA = 2
 _TITLE_LENGTH = 300
+_LAST_WORDS = 600
 
 
 class TrivyScanner(Scanner):
@@ -172,8 +173,8 @@ def _document(output: bytes, image: ImageRef) -> dict[str, Any]:
 
 
 def _check_subject(document: Mapping[str, Any], metadata: Mapping[str, Any], image: ImageRef) -> None:
-    digests = [str(entry).rpartition("@")[2] for entry in metadata.get("RepoDigests") or ()]
-    if document["ArtifactName"] != str(image) or (digests and image.digest not in digests):
+    digests = [str(entry).rpartition("@")[2] for entry in metadata["RepoDigests"]]
+    if document["ArtifactName"] != str(image) or image.digest not in digests:
         raise ValueError(f"Trivy's report is about {document['ArtifactName']} {' '.join(digests)}".rstrip())
     if document["ArtifactType"] != "container_image":
         raise ValueError(f"Trivy's report is about a {document['ArtifactType']}, not an image")
@@ -232,10 +233,11 @@ def _notes(metadata: Mapping[str, Any], packages: int) -> tuple[str, ...]:
 
 def _last_words(error: CommandError) -> str:
     lines = [line for line in error.stderr_tail.splitlines() if line.strip()]
-    fatal = [line for line in lines if "FATAL" in line or "ERROR" in line]
-    words = (fatal or lines or [error.message])[-1]
-    code = f"Trivy ended with code {error.returncode}: " if error.returncode is not None else ""
-    return f"{code}{words.strip()[:500]}"
+    fatal = next((number for number, line in enumerate(lines) if "FATAL" in line), max(0, len(lines) - 3))
+    # Trivy puts the cause last, after the chain of what it led to, on lines of its own.
+    words = " ".join(" ".join(lines[fatal:]).split()) or error.message
+    shown = words if len(words) <= _LAST_WORDS else f"{words[: _LAST_WORDS // 4]} … {words[-3 * _LAST_WORDS // 4 :]}"
+    return f"Trivy ended with code {error.returncode}: {shown}" if error.returncode is not None else shown
 
 
 def _neutral() -> dict[str, str]:
