@@ -40,9 +40,10 @@ def environment(pid: int) -> dict[str, str]:
 def command(pid: int) -> str:
     """Command line, for people."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
     except OSError:
         return ""
+    return " ".join(words)
 
 
 def all_pids() -> list[int]:

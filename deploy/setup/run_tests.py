@@ -26,6 +26,7 @@ from deploy.setup.commands import ROOT, SetupError, say, step
 from deploy.setup.inventory import Thing
 from deploy.setup.venv import PYTHON
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 NO_TESTS = 5
 PATIENCE_SECONDS = 60.0
@@ -98,7 +99,12 @@ class TestRun:
     def call(self, argv: Sequence[str]) -> int:
         """Run one command to its end. When we are interrupted, it is asked to end and given time for it."""
         self.child = subprocess.Popen(
-            argv, cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL, start_new_session=True
+            argv,
+            cwd=ROOT,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_interrupted_with_parent,
         )
         try:
             return self.child.wait(max(1.0, LIMIT_SECONDS - (time.monotonic() - self.began)))
@@ -180,6 +186,17 @@ class TestRun:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _interrupted_with_parent() -> None:
+    """Ask a test phase to end when this process is killed, so that fixtures still clean up."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
 def reap() -> None:
     """Collect ended processes that were handed to us when their parents ended."""
     with contextlib.suppress(ChildProcessError):
@@ -214,8 +231,7 @@ def signals_raise() -> Iterator[None]:
 
 def main(extra: Sequence[str]) -> int:
     """Everything `make test` does; `extra` goes to pytest. Return the exit code."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     run = TestRun()
     engine_is_ours = False
     problems: list[str] = []
