@@ -100,7 +100,7 @@ def words_of(error: Mapping[str, Any]) -> str:
         return f"must be {_KINDS[kind]}{found}{hint}"
     if kind in _BOUNDS:
         word, key = _BOUNDS[kind]
-        return f"must be {word} {context.get(key)}{found}"
+        return f"must be {word} {context.get(key, 0):g}{found}"
     if kind == "too_short":
         return "must have at least one entry"
     if kind == "string_too_short":
@@ -118,15 +118,14 @@ def known_keys(path: Path) -> tuple[str, ...]:
 
 def _unknown_key(path: Path) -> str:
     name, parent = str(path[-1]), path[:-1]
-    suggestion = did_you_mean(name, known_keys(parent))
-    if "did you mean" not in suggestion:
-        for length in range(len(parent) - 1, -1, -1):
-            if name in known_keys(parent[:length]):
-                return f"unknown key; it belongs to {dotted(parent[:length]) or 'the top level'}"
-        below = [field for field in known_keys(parent) if name in known_keys((*parent, field))]
-        if below:
-            return f"unknown key; it belongs to {dotted((*parent, below[0]))}"
-    return f"unknown key{suggestion}"
+    # A key that is right elsewhere was most likely indented wrongly.
+    for length in range(len(parent) - 1, -1, -1):
+        if name in known_keys(parent[:length]):
+            return f"unknown key; it belongs to {dotted(parent[:length]) or 'the top level'}"
+    for field in known_keys(parent):
+        if name in known_keys((*parent, field)):
+            return f"unknown key; it belongs to {dotted((*parent, field))}"
+    return f"unknown key{did_you_mean(name, known_keys(parent))}"
 
 
 def _purpose(path: Path) -> str:
