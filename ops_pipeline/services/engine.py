@@ -28,6 +28,7 @@ from ops_pipeline.services.retrying import retried
 from ops_pipeline.services.topology import topology_of
 
 POLL_SECONDS = 0.25
+LOGS_SHOWN = 3
 REPEATS = 4
 """How often one and the same step may be taken in a row without getting anywhere."""
 
@@ -58,7 +59,7 @@ class ReleaseEngine:
         self._away: dict[str, str] = {}  # hosts that failed a change: not asked again in this direction
         self._unfenced: dict[str, str] = {}
         self._secrets: Mapping[str, str] = {}
-        self._logs: list[str] = []
+        self._logs: list[tuple[str, str]] = []
 
     @property
     def journal(self) -> Journal:
@@ -313,9 +314,12 @@ class ReleaseEngine:
             self._away = dict(self._unfenced)
 
     def _keep_last_words(self, step: Step) -> None:
+        seen = {text for _, text in self._logs}
         for host, container in step.containers:
             text = redact(last_words(self.fleet.runtimes[host], container), self._secrets.values())
-            self._logs.append(f"last words of #{step.release} on {host}:\n" + _indented(text))
+            if text not in seen and len(self._logs) < LOGS_SHOWN:
+                seen.add(text)
+                self._logs.append((f"{container[:12]} on {host}", text))
 
     def _step_back(self, release: Release, cause: BaseException) -> None:
         """Undo after an interruption, as far as the work is still ours and traffic has not been committed."""
@@ -343,7 +347,8 @@ class ReleaseEngine:
         text = f"{release.label} ({release.version}) failed: {reason or unfinished}"
         if work is not None and unfinished:
             text += f"; its undo is unfinished: {unfinished}"
-        return "\n".join((redact(text, self._secrets.values()), *self._logs))
+        logs = (f"last words of {where}:\n{_indented(words)}" for where, words in self._logs)
+        return "\n".join((redact(text, self._secrets.values()), *logs))
 
     def _closed_reason(self, release: Release) -> str:
         changes = [change for change in self.journal.outbox if change.release == release.number]

@@ -1,0 +1,369 @@
+"""One suite for every implementation of the ContainerRuntime port: the one in memory and the Docker Engine."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import Protocol
+
+import pytest
+
+from ops_pipeline.errors import NotFound, OpsError, Permanent, Unavailable
+from ops_pipeline.ports import AddressInUse, ContainerRuntime, ContainerSpec
+from ops_pipeline_tests.fakes.clock import FakeClock
+from ops_pipeline_tests.fakes.runtime import Behaviour, FakeRuntime
+
+
+class Stage(Protocol):
+    """What the suite needs around an engine."""
+
+    runtime: ContainerRuntime
+    image: str  # present nowhere yet, in the registry
+    unknown_image: str
+    network: str
+    subnet: str
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until a condition holds."""
+
+
+class MemoryStage:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.runtime = FakeRuntime("h1", self.clock)
+        self.image = "127.0.0.1:5000/x@sha256:" + "1" * 64
+        self.unknown_image = "127.0.0.1:5000/x@sha256:" + "2" * 64
+        self.runtime.images[self.image] = Behaviour(log="release 7 listens\n")
+        self.network, self.subnet = "ops-test", "10.9.0.0/24"
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        self.clock.advance(1)
+        assert condition()
+
+
+class DockerStage:
+    """A network of its own on the real engine, and the test upstream in a real registry."""
+
+    def __init__(self, stack: ExitStack, address: str) -> None:
+        import docker
+
+        from ops_pipeline.adapters.docker_runtime import DockerRuntime
+        from ops_pipeline_tests.testbed import testbed_id
+        from ops_pipeline_tests.testbed.upstream import upstream_image
+
+        self.engine = docker.from_env(timeout=60)
+        stack.callback(self.engine.close)
+        self.id = uuid.uuid4().hex[:8]
+        self.labels = {"ops.testbed": f"{testbed_id()}", "ops.testbed.stage": self.id}
+        self.runtime = DockerRuntime("unix:///var/run/docker.sock", "local", self.labels)
+        repository = f"{address}/runtime-{self.id}"
+        local = self.engine.images.get(upstream_image(self.engine))
+        local.tag(repository, "1")
+        self.engine.images.push(repository, "1")
+        digest = self.engine.images.get_registry_data(f"{repository}:1").id
+        self.image = f"{repository}@{digest}"
+        self.unknown_image = f"{repository}@sha256:{'2' * 64}"
+        self.engine.images.remove(f"{repository}:1")
+        with suppress(docker.errors.ImageNotFound):
+            self.engine.images.remove(self.image, force=False)
+        stack.callback(self._clear)
+        self.network = f"ops-testbed-{self.id}"
+        self.subnet = f"10.{random.randint(200, 223)}.{random.randint(0, 254)}.0/24"
+
+    def _clear(self) -> None:
+        import docker
+
+        mine = {"label": f"ops.testbed.stage={self.id}"}
+        for container in self.engine.containers.list(all=True, filters=mine):
+            container.remove(force=True, v=True)
+        for network in self.engine.networks.list(filters=mine):
+            network.remove()
+        for volume in self.engine.volumes.list(filters=mine):
+            volume.remove(force=True)
+        with suppress(docker.errors.ImageNotFound):
+            self.engine.images.remove(self.image)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module", params=["memory", pytest.param("docker", marks=pytest.mark.real)])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        if request.param == "memory":
+            made: Stage = MemoryStage()
+        else:
+            made = DockerStage(stack, request.getfixturevalue("registry").address)
+        lines: list[str] = []
+        assert not made.runtime.has_image(made.image)
+        made.runtime.pull(made.image, lines.append)
+        made.runtime.ensure_network(made.network, made.subnet)
+        yield made
+
+
+@pytest.fixture
+def spec(stage: Stage) -> Iterator[ContainerSpec]:
+    """A container nobody else has; removed afterwards."""
+    name = f"ops-test-{uuid.uuid4().hex[:8]}"
+    number = random.randint(10, 120)
+    address = str(IPv4Network(stage.subnet).network_address + number)
+    yield ContainerSpec(
+        name=name,
+        image=stage.image,
+        labels={"ops.service": name, "ops.release": "7", "ops.environment": "test"},
+        network=stage.network,
+        address=address,
+        environment={"RELEASE": "7"},
+        tmpfs=("/tmp",),
+    )
+    for container in stage.runtime.containers({"ops.service": name}):
+        stage.runtime.remove(container.id)
+
+
+def started(stage: Stage, spec: ContainerSpec) -> str:
+    container = stage.runtime.create(spec)
+    stage.runtime.start(container)
+    return container
+
+
+def test_the_image_is_there_after_a_pull_and_pulling_again_is_no_error(stage: Stage) -> None:
+    assert stage.runtime.has_image(stage.image)
+    stage.runtime.pull(stage.image, lambda line: None)
+
+
+def test_an_image_the_registry_does_not_have_is_not_found(stage: Stage) -> None:
+    assert not stage.runtime.has_image(stage.unknown_image)
+    with pytest.raises(NotFound):
+        stage.runtime.pull(stage.unknown_image, lambda line: None)
+
+
+def test_a_network_is_made_once_and_another_subnet_is_refused(stage: Stage) -> None:
+    stage.runtime.ensure_network(stage.network, stage.subnet)
+    with pytest.raises(Permanent, match="subnet"):
+        stage.runtime.ensure_network(stage.network, "10.199.0.0/24")
+
+
+def test_a_created_container_is_listed_and_not_running(stage: Stage, spec: ContainerSpec) -> None:
+    container = stage.runtime.create(spec)
+    (found,) = stage.runtime.containers({"ops.service": spec.name, "ops.release": "7"})
+    assert (found.id, found.name, found.state, found.image) == (container, spec.name, "created", spec.image)
+    assert dict(spec.labels).items() <= dict(found.labels).items()
+    assert found.address == spec.address and found.exit_code is None and found.started_at is None
+    assert stage.runtime.containers({"ops.service": spec.name, "ops.release": "8"}) == []
+
+
+def test_a_started_container_runs_at_its_address_and_logs(stage: Stage, spec: ContainerSpec) -> None:
+    container = started(stage, spec)
+    (found,) = stage.runtime.containers({"ops.service": spec.name})
+    assert (found.state, found.address, found.restarts, found.oom_killed) == ("running", spec.address, 0, False)
+    assert found.started_at is not None
+    stage.until(lambda: "release 7 listens" in stage.runtime.logs(container))
+    assert list(stage.runtime.follow_logs(container))[:1] == ["release 7 listens"] if _memory(stage) else True
+
+
+def test_addresses_of_stopped_containers_stay_taken(stage: Stage, spec: ContainerSpec) -> None:
+    container = started(stage, spec)
+    stage.runtime.stop(container, 5)
+    assert spec.address in stage.runtime.addresses(stage.network)
+    with pytest.raises(AddressInUse):
+        stage.runtime.create(replace(spec, name=f"{spec.name}-b"))
+    assert [c.name for c in stage.runtime.containers({"ops.service": spec.name})] == [spec.name]
+    stage.runtime.remove(container)
+    assert spec.address not in stage.runtime.addresses(stage.network)
+
+
+def test_a_created_container_keeps_its_address_too(stage: Stage, spec: ContainerSpec) -> None:
+    stage.runtime.create(spec)
+    assert spec.address in stage.runtime.addresses(stage.network)
+    with pytest.raises(AddressInUse):
+        stage.runtime.create(replace(spec, name=f"{spec.name}-b"))
+
+
+def test_stopping_and_starting_keeps_the_address(stage: Stage, spec: ContainerSpec) -> None:
+    container = started(stage, spec)
+    stage.runtime.stop(container, 5)
+    (found,) = stage.runtime.containers({"ops.service": spec.name})
+    assert found.state == "exited" and found.exit_code is not None
+    stage.runtime.start(container)
+    (found,) = stage.runtime.containers({"ops.service": spec.name})
+    assert (found.state, found.address) == ("running", spec.address)
+
+
+def test_stopping_and_removing_twice_is_no_error(stage: Stage, spec: ContainerSpec) -> None:
+    container = started(stage, spec)
+    for _ in range(2):
+        stage.runtime.stop(container, 5)
+    for _ in range(2):
+        stage.runtime.remove(container)
+    stage.runtime.stop(container, 5)
+    assert stage.runtime.containers({"ops.service": spec.name}) == []
+
+
+def test_a_name_is_given_once(stage: Stage, spec: ContainerSpec) -> None:
+    stage.runtime.create(spec)
+    other = str(IPv4Network(stage.subnet).network_address + 125)
+    with pytest.raises(Permanent, match="already in use"):
+        stage.runtime.create(replace(spec, address=other))
+
+
+def test_an_unknown_image_cannot_be_created(stage: Stage, spec: ContainerSpec) -> None:
+    with pytest.raises(NotFound):
+        stage.runtime.create(replace(spec, image=stage.unknown_image))
+
+
+def test_logs_of_an_unknown_container_are_not_found(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        stage.runtime.logs("0123456789ab")
+    with pytest.raises(NotFound):
+        list(stage.runtime.follow_logs("0123456789ab"))
+
+
+def _memory(stage: Stage) -> bool:
+    return isinstance(stage, MemoryStage)
+
+
+# ------------------------------------------------------------------------------------------ the Docker Engine only
+
+
+@pytest.fixture(scope="module")
+def real(request: pytest.FixtureRequest) -> Iterator[DockerStage]:
+    with ExitStack() as stack:
+        made = DockerStage(stack, request.getfixturevalue("registry").address)
+        made.runtime.pull(made.image, lambda line: None)
+        made.runtime.ensure_network(made.network, made.subnet)
+        yield made
+
+
+def address(stage: Stage, number: int) -> str:
+    return str(IPv4Network(stage.subnet).network_address + number)
+
+
+def real_spec(real: DockerStage, number: int, **changes: object) -> ContainerSpec:
+    name = f"ops-test-{real.id}-{number}"
+    base = ContainerSpec(
+        name=name,
+        image=real.image,
+        labels={"ops.service": name},
+        network=real.network,
+        address=address(real, number),
+        tmpfs=("/tmp",),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.real
+def test_secrets_are_files_only_the_image_user_can_read_and_go_with_the_container(real: DockerStage) -> None:
+    value = f"very secret {uuid.uuid4().hex}"
+    spec = real_spec(real, 10, secrets={"TOKEN": value, "OTHER": "x"})
+    container = started(real, spec)
+    seen = real.engine.containers.get(container)
+    assert value not in str(seen.attrs)
+    script = "stat -c '%a %u' /run/secrets /run/secrets/TOKEN; cat /run/secrets/TOKEN; id -u; touch /run/secrets/new || echo refused"
+    output = seen.exec_run(["sh", "-c", script], demux=True).output[0].decode()
+    assert output.startswith(f"755 0\n400 10001\n{value}10001\n"), output
+    assert "refused" in output
+    (mount,) = [mount for mount in seen.attrs["Mounts"] if mount["Destination"] == "/run/secrets"]
+    volume = real.engine.volumes.get(mount["Name"])
+    assert volume.attrs["Labels"]["ops.testbed.stage"] == real.id
+    real.runtime.stop(container, 1)
+    real.runtime.start(container)
+    seen = real.engine.containers.get(container)
+    assert seen.exec_run(["cat", "/run/secrets/TOKEN"]).output.decode() == value
+    real.runtime.remove(container)
+    assert mount["Name"] not in {volume.name for volume in real.engine.volumes.list()}
+
+
+@pytest.mark.real
+def test_containers_run_with_nothing_to_spare(real: DockerStage) -> None:
+    spec = real_spec(real, 11, memory_bytes=64 * 1024 * 1024, cpus=0.5)
+    container = started(real, spec)
+    attributes = real.engine.containers.get(container).attrs
+    host = attributes["HostConfig"]
+    assert host["CapDrop"] == ["ALL"] and host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["ReadonlyRootfs"] and host["Init"] and host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+    assert host["Memory"] == 64 * 1024 * 1024 and host["NanoCpus"] == 500_000_000
+    assert attributes["Config"]["Labels"]["ops.testbed.stage"] == real.id
+    shell = real.engine.containers.get(container)
+    assert shell.exec_run(["sh", "-c", "touch /tmp/a && ! touch /srv/a 2>/dev/null"]).exit_code == 0
+
+
+@pytest.mark.real
+def test_named_volumes_outlive_the_container(real: DockerStage) -> None:
+    volume = f"ops-testbed-data-{real.id}"
+    spec = real_spec(real, 12, volumes={volume: "/data"})
+    container = started(real, spec)
+    real.runtime.remove(container)
+    assert real.engine.volumes.get(volume).attrs["Labels"]["ops.testbed.stage"] == real.id
+
+
+@pytest.mark.real
+def test_dynamic_addresses_come_from_the_upper_half(real: DockerStage) -> None:
+    other = real.engine.containers.run(
+        real.image, detach=True, network=real.network, labels=real.labels, name=f"ops-testbed-dyn-{real.id}"
+    )
+    other.reload()
+    given = other.attrs["NetworkSettings"]["Networks"][real.network]["IPAddress"]
+    assert int(given.rpartition(".")[2]) >= 128
+    assert given in real.runtime.addresses(real.network)
+    other.remove(force=True)
+
+
+@pytest.mark.real
+def test_a_container_that_exits_shows_its_code_and_its_restarts(real: DockerStage) -> None:
+    container = started(real, real_spec(real, 13, environment={"EXIT_AFTER": "0.1"}))
+
+    def restarted() -> bool:
+        (found,) = real.runtime.containers({"ops.service": f"ops-test-{real.id}-13"})
+        return found.restarts > 0
+
+    real.until(restarted)
+    real.runtime.remove(container)
+
+
+@pytest.mark.real
+def test_a_log_is_followed_until_the_container_stops(real: DockerStage) -> None:
+    container = started(real, real_spec(real, 14, environment={"RELEASE": "9"}))
+    threading.Timer(1.0, real.runtime.stop, (container, 5)).start()
+    lines = list(real.runtime.follow_logs(container))
+    assert lines[0] == "release 9 listens" and lines[-1] == "release 9 stopped"
+
+
+@pytest.mark.real
+def test_two_creations_at_once_never_share_an_address(real: DockerStage) -> None:
+    got: list[str] = []
+
+    def create(number: int) -> None:
+        spec = real_spec(real, 20 + number, address=address(real, 90))
+        with suppress(AddressInUse):
+            got.append(real.runtime.create(spec))
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) <= 1
+    for container in got:
+        real.runtime.remove(container)
+
+
+@pytest.mark.real
+def test_an_engine_that_is_down_says_what_to_do() -> None:
+    from ops_pipeline.adapters.docker_runtime import DockerRuntime
+
+    runtime = DockerRuntime("unix:///nonexistent/docker.sock", "h9")
+    with pytest.raises(Unavailable, match=r"h9.*does not answer") as caught:
+        runtime.check()
+    assert "systemctl start docker" in caught.value.hint
+    with pytest.raises(OpsError, match="does not answer"):
+        runtime.containers({})
