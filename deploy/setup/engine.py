@@ -17,6 +17,7 @@ from deploy.setup import debian, docker_cli, processes
 from deploy.setup.commands import LOG, RUN, SetupError, execute, output, say, step, tail
 
 RECORD = RUN / "engine.json"
+SOCKET = Path("/var/run/docker.sock")
 BY_HAND = """\
   Debian or Ubuntu:  sudo apt-get install docker.io iptables && sudo systemctl start docker
                      sudo usermod -aG docker "$USER"   # then log in again
@@ -46,6 +47,10 @@ def ensure() -> bool:
         raise SetupError(
             f"DOCKER_HOST is {os.environ['DOCKER_HOST']} and no engine answers there: start it, or unset DOCKER_HOST"
         )
+    if SOCKET.is_socket() and not os.access(SOCKET, os.W_OK):
+        raise SetupError(
+            f"this user may not use the Docker Engine ({SOCKET}), and nothing was changed. Run:\n{BY_HAND}"
+        )
     if not debian.can_install():
         raise SetupError(f"no Docker Engine answers, and nothing was changed. Run:\n{BY_HAND}")
     if shutil.which("dockerd") is None or docker_cli.docker() is None:
@@ -63,30 +68,26 @@ def ensure() -> bool:
     return True
 
 
-def _start_by_hand(extra: list[str]) -> subprocess.Popen[bytes]:
+def _start_by_hand(extra: list[str]) -> int:
+    """Start dockerd as nobody's child, so that it and its containers outlive us, and return its process id."""
     LOG.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("DOCKER_HOST", "OPS_TESTBED")}
     environment["PATH"] = environment.get("PATH", "") + ":/usr/sbin:/sbin"
-    with (LOG / "dockerd.log").open("ab") as sink:
-        process = subprocess.Popen(
-            ["dockerd", *extra],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            start_new_session=True,
-            env=environment,
-        )
-    record = {"how": "dockerd", "pid": process.pid, "start": processes.start_time(process.pid)}
+    script = 'log=$1; shift; setsid "$@" >"$log" 2>&1 </dev/null & echo $!'
+    argv = ["sh", "-c", script, "sh", str(LOG / "dockerd.log"), "dockerd", *extra]
+    done = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    pid = int(done.stdout)
+    record = {"how": "dockerd", "pid": pid, "start": processes.start_time(pid)}
     RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    return process
+    return pid
 
 
-def _wait(process: subprocess.Popen[bytes] | None, seconds: float = 60) -> None:
+def _wait(pid: int | None, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while answers() is None:
-        if process is not None and process.poll() is not None:
+        if pid is not None and processes.start_time(pid) is None:
             RECORD.unlink(missing_ok=True)
-            raise SetupError(f"dockerd ended with code {process.returncode}:\n{tail(LOG / 'dockerd.log')}\n{BY_HAND}")
+            raise SetupError(f"dockerd did not start:\n{tail(LOG / 'dockerd.log')}\n{BY_HAND}")
         if time.monotonic() > deadline:
             raise SetupError(f"the Docker Engine was started but does not answer after {seconds:.0f} s\n{BY_HAND}")
         time.sleep(0.3)

@@ -231,7 +231,6 @@ def signals_raise() -> Iterator[None]:
 
 def main(extra: Sequence[str]) -> int:
     """Everything `make test` does; `extra` goes to pytest. Return the exit code."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     run = TestRun()
     engine_is_ours = False
     problems: list[str] = []
@@ -239,6 +238,8 @@ def main(extra: Sequence[str]) -> int:
     try:
         with signals_raise():
             engine_is_ours = everything.set_up(with_browser=True)
+            # From here on, what our children put into the background is handed to us; the engine is not among it.
+            _prctl(PR_SET_CHILD_SUBREAPER, 1)
             swept = testbed.sweep_dead_runs()
             if swept:
                 say("tests", "removed what a killed run had left: " + ", ".join(swept))

@@ -51,12 +51,16 @@ class Stack:
             "OPS_STACK_LABEL": f"{DEMO_LABEL}={CHECKOUT}",
             **self.variables,
         }
-        for name in ("DEV", "PROD"):
-            subnet = environment.get(f"OPS_SUBNET_{name}")
-            if subnet:
-                upper = list(ipaddress.ip_network(subnet).subnets(1))[1]
-                environment.setdefault(f"OPS_RANGE_{name}", str(upper))
-        return environment
+        return {**self.upper_halves(), **environment}
+
+    def upper_halves(self) -> dict[str, str]:
+        """Variables of the ranges that dynamic addresses come from, for subnets that were chosen by variables."""
+        chosen = {**os.environ, **self.variables}
+        return {
+            f"OPS_RANGE_{name}": str(list(ipaddress.ip_network(chosen[f"OPS_SUBNET_{name}"]).subnets(1))[1])
+            for name in ("DEV", "PROD")
+            if chosen.get(f"OPS_SUBNET_{name}")
+        }
 
     def port(self, variable: str) -> int:
         """Published port, by the name of its variable."""
