@@ -46,7 +46,9 @@ def _included(folder: Path, dockerfile: Path) -> list[str]:
         patterns = [line for line in lines if line and not line.startswith("#")]
     # A Dockerfile outside the context has no path in it; the SDK then falls back to the usual name.
     inside = str(dockerfile.relative_to(folder)) if dockerfile.is_relative_to(folder) else None
-    return sorted(path.replace(os.sep, "/") for path in exclude_paths(str(folder), patterns, inside) if path != ".")
+    found = (path.replace(os.sep, "/") for path in exclude_paths(str(folder), patterns, inside))
+    # Git's own folder changes with every commit; what is committed is there as files anyway.
+    return sorted(path for path in found if path != "." and path.partition("/")[0] != ".git")
 
 
 def _fingerprint(path: Path) -> str:
