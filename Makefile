@@ -32,6 +32,15 @@ setup: ## Virtual environment, Docker Engine, base image, images of the local st
 venv: ## Only the virtual environment
 	@$(RUN) venv
 
+.PHONY: images
+images: ## Only images: the stack's and the sample application's, with the tests inside its builds
+	@$(RUN) images
+	@$(RUN) application
+
+.PHONY: scan
+scan: venv ## Scan the application's images with Trivy: fixable HIGH and CRITICAL findings fail
+	@$(RUN) base && $(RUN) application && $(RUN) scan
+
 .PHONY: stack
 stack: ## Start only the local stack: registry, Azurite, Prometheus, Alertmanager, edges, front door
 	@$(RUN) stack up

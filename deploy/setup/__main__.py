@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from deploy.setup import (
+    application,
     base_image,
     browser,
     docker_cli,
@@ -27,6 +28,8 @@ usage: deploy/setup/run COMMAND
   engine           the Docker Engine and a compose command
   base             the base image debian:bookworm-slim
   images [NAME…]   the local stack's images
+  application      the sample application's images, tests included
+  scan             Trivy over the application's images
   browser          Chromium for the tests
   stack [up|down|status] [SERVICE…]
   demo             set-up, the stack, then the demonstration
@@ -45,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         "venv": venv.ensure,
         "engine": _engine,
         "base": base_image.ensure,
-        "images": lambda: stack_images.ensure(rest),
+        "images": lambda: _images(rest),
+        "application": application.build,
+        "scan": application.scan,
         "browser": browser.ensure,
         "stack": lambda: _stack(rest),
         "demo": _demo,
@@ -68,6 +73,12 @@ def main(arguments: Sequence[str]) -> int:
 def _engine() -> None:
     engine.ensure()
     say("compose", f"using {' '.join(docker_cli.ensure_compose())}")
+
+
+def _images(names: tuple[str, ...]) -> None:
+    engine.ensure()
+    base_image.ensure()
+    stack_images.ensure(names)
 
 
 def _stack(rest: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 KEPT_VOLUMES = ("registry",)
 """The ledger names images by digest: what it names stays in the registry."""
 
-IMAGE_LABELS = ("ops.stack-image",)
+PROJECT = "com.docker.compose.project"
+IMAGE_LABEL = "ops.stack-image"
 
 
 def control_plane() -> list[int]:
@@ -50,13 +51,17 @@ def _is_ours(pid: int) -> bool:
 
 
 def demo_things() -> list[Thing]:
-    """What this checkout's demo has in the engine: labelled, or connected to a network or container that is."""
-    found = inventory.everything(IMAGE_LABELS[0])
+    """What this checkout's demo has in the engine: labelled, connected to what is, or of the same compose project."""
+    found = inventory.everything(IMAGE_LABEL)
     ours = [each for each in found if each.kind != "image" and each.labels.get(LABEL) == CHECKOUT]
     names = {each.name for each in ours if each.kind == "network"}
     ours += [each for each in found if each.kind == "container" and each not in ours and names & set(each.networks)]
     used = {name for each in ours for name in each.volumes}
     ours += [each for each in found if each.kind == "volume" and each not in ours and each.name in used]
+    projects = {each.labels[PROJECT] for each in ours if PROJECT in each.labels}
+    ours += [
+        each for each in found if each.kind != "image" and each not in ours and each.labels.get(PROJECT) in projects
+    ]
     return ours
 
 
@@ -77,7 +82,7 @@ def down(*, purge: bool = False) -> None:
             names = sorted(each.name for each in going if each.kind == kind)
             say("down", f"{len(names)} {kind}s removed" + (f": {', '.join(names)}" if names else ""))
         if purge:
-            images = [each for label in IMAGE_LABELS for each in inventory.images(label)]
+            images = inventory.images(IMAGE_LABEL)
             inventory.remove(images)
             say("down", f"{len(images)} stack images removed")
         else:
@@ -93,7 +98,7 @@ def down(*, purge: bool = False) -> None:
 
 def _tell_kept(everything: list[Thing]) -> None:
     volumes = [each.name for each in everything if _is_kept(each)]
-    images = len(inventory.images(IMAGE_LABELS[0]))
+    images = len(inventory.images(IMAGE_LABEL))
     lines = [
         "  .ops               ledger, Dagster history, logs, the demo's own project",
         "  .venv              the virtual environment",

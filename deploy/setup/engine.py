@@ -42,6 +42,7 @@ def ensure() -> bool:
         how = {"buildx": "BuildKit (buildx)", "integrated": "BuildKit", "": "the legacy builder"}[cli.buildkit]
         say("engine", f"Docker Engine {version} answers; {cli.path} {cli.version} builds with {how}")
         return False
+    # For an engine of one's own beside another. Never with `--bridge none`: that removes the other one's docker0.
     extra = shlex.split(os.environ.get("OPS_DOCKERD_ARGS", ""))
     if os.environ.get("DOCKER_HOST") and not extra:
         raise SetupError(

@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 from deploy.setup import docker_cli, stack, stack_images, testbed
 
 FILE = stack.FILE
-SERVICES = YAML(typ="safe").load(FILE)["services"]
+SERVICES = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
