@@ -22,7 +22,7 @@ _STDOUT, _STDERR = 1, 2
 class ExecResult:
     """What the program left behind."""
 
-    code: int
+    code: int  # 126 or 127: the container has no such program
     out: str
     err: str
 
@@ -59,10 +59,10 @@ class ContainerExec:
                 stream.close()
         with self._translated():
             code = client.exec_inspect(created["Id"])["ExitCode"]
-        if code is None or code in {126, 137, 143}:
-            raise Transient(
-                f"the command in container {self._container} on {self._host} was broken off ({err.strip()})"
-            )
+        missing_program = code in {126, 127} and ("not found" in out or "no such file" in out)
+        if code is None or code in {137, 143} or (code == 126 and not missing_program):
+            words = " ".join((err or out).split())
+            raise Transient(f"a command in container {self._container} on {self._host} was broken off: {words}")
         return ExecResult(code=code, out=out, err=err)
 
     def _talk(self, raw: Any, payload: bytes, deadline: float, timeout_seconds: float) -> tuple[str, str]:

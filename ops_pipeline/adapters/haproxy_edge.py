@@ -203,7 +203,7 @@ class HaproxyEdge:
                 return Permanent(f"{self._name}: {words}; traffic was not moved")
             case 14 | 15 | 18 | 19:
                 return Transient(f"{self._name}: {words}")
-            case 127:
+            case 126 | 127:
                 return Permanent(
                     f"{self._name}: container {self._container} is not made from the edge's image", hint=self._hint
                 )

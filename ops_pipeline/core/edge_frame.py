@@ -116,6 +116,8 @@ defaults ops
 
 frontend public from ops
     bind :<LISTEN_PORT>
+    # Requests that a replaced worker still gets over an old connection (the last rules of this section).
+    bind unix@/run/ops-edge/relay.sock mode 600 accept-proxy
     log-format '<LOG_FORMAT>'
     unique-id-format %[uuid()]
 
@@ -177,8 +179,17 @@ frontend public from ops
     http-request set-var(txn.release) var(txn.route),field(6,/) if { var(txn.pool) -m str c }
     http-after-response set-header X-Ops-Release %[var(txn.release)] if { var(txn.release) -m found }
 
+    # Only ever written into replaced workers: the current one answers for them, and writes the log.
+    acl is_replaced var(txn.route) -m str relay
+    http-request set-log-level silent if is_replaced
+    use_backend relay if is_replaced
+
     use_backend %[var(txn.service)]__%[var(txn.pool)] if { var(txn.pool) -m str a b c }
     default_backend nothing_deployed
+
+backend relay from ops
+    timeout server <TIMEOUT_CLIENT>
+    server current unix@/run/ops-edge/relay.sock send-proxy-v2 no-check
 
 backend nothing_deployed from ops
     http-request return <NOTHING_DEPLOYED>

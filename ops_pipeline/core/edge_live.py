@@ -67,12 +67,10 @@ def parse_service(text: str) -> ServiceView:
     structure, wanted = read_service("\n".join(headers))
     live, candidate, weight, *releases = route.split("/")
     found = {
-        pool: Pool(
-            release=int(release) if release.isdigit() else 0,
-            servers=tuple(server for _, (server, _) in sorted(pools[pool].items())),
-        )
+        pool: Pool(int(release), tuple(server for _, (server, _) in sorted(pools[pool].items())))
         for pool, release in zip(POOLS, releases, strict=True)
-        if pools[pool]
+        # A pool without a release is none of the routing, even if a change that was killed left its servers ready.
+        if release != "-"
     }
     return ServiceView(
         generation=generation,

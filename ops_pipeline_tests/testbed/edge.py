@@ -67,7 +67,9 @@ class Upstream:
 class EdgeBed:
     """Everything a test needs around one edge. Make it with `edge_bed()`, which also clears it away."""
 
-    def __init__(self, engine: docker.DockerClient, environment: str = "test") -> None:
+    def __init__(
+        self, engine: docker.DockerClient, environment: str = "test", volume_options: dict[str, str] | None = None
+    ) -> None:
         self.engine = engine
         self.environment = environment
         self.id = uuid.uuid4().hex[:10]
@@ -75,7 +77,9 @@ class EdgeBed:
         self.port = free_port()
         self._next = 9
         self.network = self._make_network()
-        self.volume = engine.volumes.create(f"ops-testbed-{self.id}", labels=self.labels)
+        self.volume = engine.volumes.create(
+            f"ops-testbed-{self.id}", labels=self.labels, driver_opts=volume_options or {}
+        )
         self.container = self._make_edge()
         self.edge = HaproxyEdge(DOCKER_URL, "local", environment, self.container.name or "")
         self.wait()
@@ -199,12 +203,15 @@ class EdgeBed:
 
 
 @contextlib.contextmanager
-def edge_bed(environment: str = "test") -> Iterator[EdgeBed]:
-    """A running edge with nothing deployed; all of it is gone afterwards."""
+def edge_bed(environment: str = "test", volume_options: dict[str, str] | None = None) -> Iterator[EdgeBed]:
+    """A running edge with nothing deployed; all of it is gone afterwards.
+
+    `volume_options` are those of Docker's `local` driver, e.g. for a state volume of a certain size.
+    """
     engine = docker.DockerClient(base_url=DOCKER_URL, version="auto", timeout=60)
     bed = EdgeBed.__new__(EdgeBed)
     try:
-        bed.__init__(engine, environment)  # type: ignore[misc]  # so that a half-made bed is cleared away too
+        bed.__init__(engine, environment, volume_options)  # type: ignore[misc]  # so that a half-made bed is cleared away too
         yield bed
     finally:
         if hasattr(bed, "network"):
