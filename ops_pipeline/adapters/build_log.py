@@ -29,6 +29,7 @@ class BuildLog:
         self._steps: dict[str, str] = {}
         self._output: dict[str, deque[str]] = {}
         self._failed: str | None = None
+        self._newest = ""  # the step that spoke last
         self._trouble = ""
         self._classic = False
 
@@ -38,7 +39,7 @@ class BuildLog:
             return self._buildkit(match["number"], match["rest"])
         if match := _CLASSIC_STEP.fullmatch(line):
             self._classic = True
-            self._failed = f"{len(self._steps)}"
+            self._failed = self._newest = f"{len(self._steps)}"
             self._steps[self._failed] = match["text"]
             self._output[self._failed] = deque(maxlen=STEP_LINES)
             return match["text"]
@@ -55,7 +56,12 @@ class BuildLog:
         output = "\n".join(self._output.get(self._failed or "", ()))
         return step, output, self._trouble
 
+    def newest_step(self) -> str:
+        """The step that gave the last sign of life; "" before the first."""
+        return self._steps.get(self._newest, "")
+
     def _buildkit(self, number: str, rest: str) -> str | None:
+        self._newest = number
         if number not in self._steps:
             self._steps[number] = rest
             self._output[number] = deque(maxlen=STEP_LINES)

@@ -247,7 +247,7 @@ def _build_error(request: BuildRequest, log: BuildLog, error: CommandError) -> O
     if isinstance(error, CommandTimedOut):
         return Permanent(
             f"the {what} did not end within {request.timeout_seconds:g} s and was stopped"
-            + (f" in step {step}" if step else ""),
+            + (f" in step {newest}" if (newest := log.newest_step()) else ""),
             hint="Raise build.timeout_seconds of the service, or make the step faster.",
         )
     trouble = trouble or (error.stderr_tail.strip().splitlines() or [f"code {error.returncode}"])[-1]

@@ -25,7 +25,8 @@ MANIFEST_TYPES = ", ".join(
     )
 )
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
-_HUB = "docker.io"
+DOCKER_HUB = "docker.io"
+DOCKER_HUB_CREDENTIALS = "https://index.docker.io/v1/"  # its key in Docker's configuration
 _HUB_API = "registry-1.docker.io"
 _TIMEOUT_SECONDS = 10.0
 CREDENTIALS_HINT = (
@@ -46,7 +47,7 @@ def split_repository(repository: str) -> tuple[str, str]:
     host, slash, path = repository.partition("/")
     if slash and ("." in host or ":" in host or host == "localhost"):
         return host, path
-    return _HUB, repository if slash else f"library/{repository}"
+    return DOCKER_HUB, repository if slash else f"library/{repository}"
 
 
 def is_loopback(host: str) -> bool:
@@ -58,16 +59,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def environment_credentials(environment: Mapping[str, str] = os.environ) -> Credentials | None:
+    """Return what OPS_REGISTRY_USERNAME and OPS_REGISTRY_PASSWORD say, None when one of them is not set."""
+    username, password = environment.get("OPS_REGISTRY_USERNAME"), environment.get("OPS_REGISTRY_PASSWORD")
+    return Credentials(username, password) if username and password else None
+
+
 def credentials_for(host: str, environment: Mapping[str, str] = os.environ) -> Credentials | None:
-    """Return the credentials of a registry: OPS_REGISTRY_USERNAME/_PASSWORD first, then Docker's configuration.
+    """Return the credentials of a registry: those of the environment first, then of Docker's configuration.
 
     Docker's configuration includes credential stores and helpers. Raise Permanent when a configured helper fails.
     """
-    username, password = environment.get("OPS_REGISTRY_USERNAME"), environment.get("OPS_REGISTRY_PASSWORD")
-    if username and password:
-        return Credentials(username, password)
+    if given := environment_credentials(environment):
+        return given
     try:
-        found = docker.auth.load_config(config_dict=None).resolve_authconfig(None if host == _HUB else host)
+        found = docker.auth.load_config(config_dict=None).resolve_authconfig(None if host == DOCKER_HUB else host)
     except docker.errors.DockerException as error:
         raise Permanent(
             f"Docker's credential helper for {host} failed: {error}", hint=CREDENTIALS_HINT.format(host=host)
@@ -119,7 +125,7 @@ class HttpRegistry(Registry):
     def _head(self, repository: str, reference: str) -> httpx.Response | None:
         host, path = split_repository(repository)
         scheme = "http" if self._insecure or is_loopback(host) else "https"
-        url = f"{scheme}://{_HUB_API if host == _HUB else host}/v2/{path}/manifests/{reference}"
+        url = f"{scheme}://{_HUB_API if host == DOCKER_HUB else host}/v2/{path}/manifests/{reference}"
         try:
             response = self._client(host).head(url, headers={"Accept": MANIFEST_TYPES})
             if response.status_code == httpx.codes.UNAUTHORIZED:

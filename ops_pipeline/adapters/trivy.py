@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ops_pipeline.adapters.process import CommandError, CommandTimedOut, run
-from ops_pipeline.adapters.registry import Credentials, credentials_for, split_repository
+from ops_pipeline.adapters.registry import (
+    DOCKER_HUB,
+    DOCKER_HUB_CREDENTIALS,
+    Credentials,
+    environment_credentials,
+    split_repository,
+)
 from ops_pipeline.adapters.trivy_database import NOTHING_DOWNLOADED, ReadyDatabase, TrivyDatabase, find_trivy, locked
 from ops_pipeline.catalogue.model import ScanSettings
 from ops_pipeline.core.image import ImageRef
@@ -23,6 +32,7 @@ TIMEOUT_SECONDS = 600.0
 _SCHEMA = 2
 _TITLE_LENGTH = 300
 _LAST_WORDS = 600
+_MARGIN_SECONDS = 2.0  # Trivy ends by itself at its time-out, and is killed when it does not
 
 
 class TrivyScanner(Scanner):
@@ -30,7 +40,8 @@ class TrivyScanner(Scanner):
 
     `settings` is the catalogue's `scan`, its paths relative to `root`. `trivy` names the program (default: beside
     this Python, else on PATH). `insecure` allows plain HTTP to a registry that is not on loopback; `offline` never
-    looks for a newer database. `now` gives the report its date.
+    looks for a newer database. `now` gives the report its date. Trivy reads Docker's own credentials by itself;
+    `credentials` gives others, which come first.
     """
 
     def __init__(
@@ -42,7 +53,7 @@ class TrivyScanner(Scanner):
         insecure: bool = False,
         offline: bool = False,
         timeout: float = TIMEOUT_SECONDS,
-        credentials: Callable[[str], Credentials | None] = credentials_for,
+        credentials: Callable[[], Credentials | None] = environment_credentials,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = TrivyDatabase(
@@ -98,20 +109,12 @@ class TrivyScanner(Scanner):
             *options,
             str(image),
         ]
-        credentials = self._credentials(split_repository(image.repository)[0])
-        secrets = (
-            {"TRIVY_USERNAME": credentials.username, "TRIVY_PASSWORD": credentials.password} if credentials else {}
-        )
-        with locked(database.cache, self._timeout, progress):
+        with locked(database.cache, self._timeout, progress), self._login(image) as login:
             try:
                 # Run in the cache folder, without the surroundings' TRIVY_… variables: a .trivyignore or trivy.yaml
                 # lying about must not hide findings. What may pass is the policy's decision, by waivers with an end.
                 done = run(
-                    argv,
-                    timeout=self._timeout + 5,
-                    cwd=str(database.cache),
-                    env={**_neutral(), **secrets},
-                    redact=tuple(secrets.values()),
+                    argv, timeout=self._timeout + _MARGIN_SECONDS, cwd=str(database.cache), env={**_neutral(), **login}
                 )
             except CommandTimedOut as error:
                 raise Unavailable(f"could not scan {image}: Trivy did not end within {self._timeout:g} s") from error
@@ -122,6 +125,23 @@ class TrivyScanner(Scanner):
                     f"{database.cache.name} in scan.cache_directory of the catalogue.",
                 ) from error
         return done.stdout
+
+    @contextlib.contextmanager
+    def _login(self, image: ImageRef) -> Iterator[dict[str, str]]:
+        """Environment that lets Trivy log in, through a Docker configuration of its own while it runs.
+
+        TRIVY_PASSWORD would not do: Trivy splits it at blanks and commas.
+        """
+        credentials = self._credentials()
+        if credentials is None:
+            yield {}
+            return
+        host = split_repository(image.repository)[0]
+        token = base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+        with tempfile.TemporaryDirectory(prefix="ops-scan-") as folder:  # mode 0700
+            key = DOCKER_HUB_CREDENTIALS if host == DOCKER_HUB else host
+            (Path(folder) / "config.json").write_text(json.dumps({"auths": {key: {"auth": token}}}))
+            yield {"DOCKER_CONFIG": folder}
 
 
 def parse_report(output: bytes, image: ImageRef, *, scanned_at: datetime, database: DatabaseInfo) -> ScanReport:

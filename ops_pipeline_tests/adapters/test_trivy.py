@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from collections.abc import Callable
@@ -125,9 +126,7 @@ FAILURES = {
 def scanner(folder: Path, body: str, timeout: float = 20) -> TrivyScanner:
     program = write_program(folder / "bin", "trivy", body)
     settings = ScanSettings(cache_directory="cache", sample_database=str(SAMPLE))
-    return TrivyScanner(
-        settings, folder, trivy=str(program), offline=True, timeout=timeout, credentials=lambda host: None
-    )
+    return TrivyScanner(settings, folder, trivy=str(program), offline=True, timeout=timeout, credentials=lambda: None)
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -152,7 +151,7 @@ def test_a_missing_trivy_could_not_scan(tmp_path: Path) -> None:
 def test_trivy_is_told_to_stay_offline_and_cannot_be_told_to_look_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither variables nor files lying about may switch checks off, and credentials travel in the environment only."""
+    """Neither variables nor files lying about may switch checks off, and credentials do not stay behind."""
     monkeypatch.setenv("TRIVY_SEVERITY", "LOW")
     monkeypatch.setenv("TRIVY_IGNORE_UNFIXED", "true")
     (tmp_path / "work").mkdir()
@@ -160,18 +159,21 @@ def test_trivy_is_told_to_stay_offline_and_cannot_be_told_to_look_away(
     (tmp_path / "work" / ".trivyignore").write_text("CVE-2018-18074\n")
     seen = tmp_path / "seen.json"
     body = (
-        f"json.dump([sys.argv[1:], dict(os.environ), os.getcwd()], open({str(seen)!r}, 'w'))\n"
+        "login = json.load(open(os.environ['DOCKER_CONFIG'] + '/config.json'))\n"
+        f"json.dump([sys.argv[1:], dict(os.environ), os.getcwd(), login], open({str(seen)!r}, 'w'))\n"
         f"print(open({str(GOLDEN / 'trivy_report.json')!r}).read())"
     )
     with_login = scanner(tmp_path, body)
-    with_login._credentials = lambda host: Credentials("builder", "hunter22")
+    with_login._credentials = lambda: Credentials("builder", "hunter 22,33")
     assert with_login.scan(IMAGE, lambda line: None).findings
-    argv, environment, folder = json.loads(seen.read_text())
+    argv, environment, folder, login = json.loads(seen.read_text())
     assert {"--skip-db-update", "--offline-scan", "--skip-java-db-update", "--skip-version-check"} <= set(argv)
     assert "--disable-telemetry" in argv
     assert argv[-1] == str(IMAGE)
-    assert "hunter22" not in " ".join(argv)
-    assert (environment["TRIVY_USERNAME"], environment["TRIVY_PASSWORD"]) == ("builder", "hunter22")
+    assert "hunter" not in " ".join([*argv, *environment.values()])
+    token = login["auths"]["127.0.0.1:5000"]["auth"]
+    assert base64.b64decode(token) == b"builder:hunter 22,33"
+    assert not Path(environment["DOCKER_CONFIG"]).exists(), "gone when the scan is over"
     assert not environment["TRIVY_SEVERITY"]
     assert not environment["TRIVY_IGNORE_UNFIXED"]
     assert not list(Path(folder).glob(".trivyignore"))
