@@ -46,8 +46,11 @@ def _below_state(folder: str) -> bool:
 
 def _is_ours(pid: int) -> bool:
     """A Python of our virtual environment; never a shell that merely has our variables."""
-    words = processes.command(pid).split()
-    return any(word.startswith(f"{VENV}/bin/") for word in words[:2])
+    try:
+        folder = Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return False
+    return any((folder / word).is_relative_to(VENV / "bin") for word in processes.command(pid).split()[:2])
 
 
 def demo_things() -> list[Thing]:
