@@ -147,6 +147,7 @@ class Listings:
         try:
             row = await self._database.run(read)
         except DatabaseUnavailable:
+            cached = cached or self._from_first_page(listing)
             if cached is None:
                 raise
             self._metrics.cache.labels("stale").inc()
@@ -185,8 +186,17 @@ class Listings:
         if Draft(row["title"], row["description"], row["price_cents"], row["photo"]) != draft:
             raise KeyReused
         shown = _shown(row)
+        if new and self._first_page is not None:
+            taken, copy = self._first_page
+            self._first_page = (taken, [shown, *copy][:PAGE])
         await self._remember(f"storefront:1:listing:{listing}", shown)
         return shown, new
+
+    def _from_first_page(self, listing: uuid.UUID) -> tuple[float, dict[str, Any]] | None:
+        if self._first_page is None:
+            return None
+        taken, copy = self._first_page
+        return next(((taken, shown) for shown in copy if shown["id"] == str(listing)), None)
 
     async def _remember(self, key: str, shown: dict[str, Any]) -> None:
         packed = json.dumps({"at": self._now(), "listing": shown}).encode()

@@ -35,7 +35,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_port(port: int, process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
+def wait_port(port: int, process: subprocess.Popen[bytes], seconds: float = 40.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
@@ -184,7 +184,7 @@ class Stage:
     database: Line
     cache: Line
 
-    async def until(self, wanted: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+    async def until(self, wanted: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
         while not await wanted():
             assert time.monotonic() < end, "did not happen in time"
@@ -306,7 +306,7 @@ async def launch(postgres: int, redis: int, tmp_path: Path) -> AsyncIterator[Cal
         )
         started.append(process)
         url = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + 15
+        end = time.monotonic() + 30
         async with aiohttp.ClientSession() as client:
             while wait:
                 assert time.monotonic() < end and process.returncode is None, "did not become ready"

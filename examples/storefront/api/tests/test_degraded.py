@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from pathlib import Path
 
 from conftest import Stage, Start
@@ -27,7 +28,7 @@ async def test_dead_cache_costs_nothing_but_hits(stage: Stage) -> None:
     for _ in range(5):
         status, seconds, source, body = await timed(stage, "GET", f"/api/listings/{listing['id']}")
         assert (status, source, body) == (200, "database", listing)
-    assert seconds < 0.2
+    assert seconds < 0.8
     status, *_ = await timed(stage, "POST", "/api/listings", json=CHAIR)
     assert status == 201
     await stage.cache.open()
@@ -43,33 +44,34 @@ async def test_hanging_cache_is_given_up_quickly(stage: Stage) -> None:
         status, seconds, *_ = await timed(stage, "GET", f"/api/listings/{listing['id']}")
         times.append(seconds)
         assert status == 200
-    assert max(times) < 1.0
-    assert sorted(times)[5] < 0.1
+    assert max(times) < 2.0
+    assert sorted(times)[5] < 0.2
     stage.cache.flow()
     await stage.until_status("ready")
 
 
 async def test_dead_database_reads_from_copies_and_refuses_writes_at_once(stage: Stage) -> None:
     _, _, _, listing = await timed(stage, "POST", "/api/listings", json=CHAIR)
-    await asyncio.sleep(1.2)  # the copy of the first page is renewed every second
-    await stage.database.cut()
+    await asyncio.gather(stage.database.cut(), stage.cache.cut())
     await stage.until_status("degraded")
     status, _, source, body = await timed(stage, "GET", "/api/listings")
     assert (status, source, body["degraded"]) == (200, "copy", True)
     assert body["listings"] == [listing]
-    status, *_ = await timed(stage, "GET", f"/api/listings/{listing['id']}")
-    assert status == 200
+    status, _, source, body = await timed(stage, "GET", f"/api/listings/{listing['id']}")
+    assert (status, source, body) == (200, "copy", listing)
+    status, *_ = await timed(stage, "GET", f"/api/listings/{uuid.uuid4()}")
+    assert status == 503
     for _ in range(4):
         status, seconds, _, body = await timed(stage, "POST", "/api/listings", json=CHAIR)
         assert status == 503
-    assert seconds < 0.2
+    assert seconds < 0.8
     async with stage.client.get("/health/live") as answer:
         assert answer.status == 200
     async with stage.client.get("/health/ready") as answer:
         assert answer.status == 200
     async with stage.client.post("/api/listings", json=CHAIR) as answer:
         assert int(answer.headers["Retry-After"]) >= 1
-    await stage.database.open()
+    await asyncio.gather(stage.database.open(), stage.cache.open())
     await stage.until_status("ready")
     status, *_ = await timed(stage, "POST", "/api/listings", json=CHAIR)
     assert status == 201
@@ -79,12 +81,12 @@ async def test_hanging_database_under_load_keeps_answering(stage: Stage) -> None
     stage.database.stall()
     answers = await asyncio.gather(*(timed(stage, "POST", "/api/listings", json=CHAIR) for _ in range(40)))
     assert {status for status, *_ in answers} == {503}
-    assert max(seconds for _, seconds, *_ in answers) < 4.0
+    assert max(seconds for _, seconds, *_ in answers) < 8.0
     reads = await asyncio.gather(*(timed(stage, "GET", "/api/listings") for _ in range(20)))
     assert {(status, source) for status, _, source, _ in reads} == {(200, "copy")}
-    assert sorted(seconds for _, seconds, *_ in reads)[10] < 0.5
+    assert sorted(seconds for _, seconds, *_ in reads)[10] < 1.0
     _, seconds, *_ = await timed(stage, "GET", "/api/version")
-    assert seconds < 0.2
+    assert seconds < 0.8
     stage.database.flow()
     await stage.until_status("ready")
     status, *_ = await timed(stage, "POST", "/api/listings", json=CHAIR)
