@@ -6,6 +6,4 @@ from ops_pipeline.defs.all import build_definitions
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.resources import catalogue_path, load_catalogue
 
-defs = build_definitions(
-    load_catalogue(catalogue_path()), ops_platform=PlatformResource(catalogue=str(catalogue_path()))
-)
+defs = build_definitions(load_catalogue(catalogue_path()), PlatformResource())

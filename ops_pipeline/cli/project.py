@@ -68,7 +68,15 @@ def write_aside(path: Path, content: bytes, mode: int) -> None:
 
 
 class Project:
-    """Catalogue and platform, read when first needed."""
+    """Catalogue and platform, read when first needed, or given from outside (tests, a program around `ops`)."""
+
+    def use(self, *, catalogue: Catalogue, platform: Platform, places: Places) -> None:
+        """Work on these instead of what the environment names."""
+        self.__dict__.update(catalogue=catalogue, platform=platform, places=places)
+
+    def forget(self) -> None:
+        """Read everything afresh when it is needed next."""
+        self.__dict__.clear()
 
     @cached_property
     def catalogue_path(self) -> Path:

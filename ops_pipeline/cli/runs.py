@@ -31,11 +31,13 @@ def choose_client(project: Project, url: str | None) -> RunClient:
         raise Unavailable(f"no Dagster UI answers at {address}", hint="Is it up? Start it there with: ops serve")
     catalogue = project.catalogue
     project.places.prepare()
+    # The run's process inherits these.
+    os.environ["OPS_CATALOGUE"] = str(project.catalogue_path)
     # The whole of Dagster is loaded only now: it takes seconds.
     from ops_pipeline.defs.local_runs import LocalRuns
 
     names = (list(catalogue.services), list(catalogue.environments))
-    return LocalRuns(project.places.home, project.places.root, getpass.getuser(), names)
+    return LocalRuns(project.places.home, getpass.getuser(), names)
 
 
 def act(

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from dagster import DagsterEventType, DagsterInstance, DagsterInvalidConfigError, DagsterRun, EventLogEntry
+from dagster import DagsterEventType, DagsterInstance, DagsterInvalidConfigError, DagsterRun, Definitions, EventLogEntry
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, RepositoryPythonOrigin
@@ -17,6 +17,7 @@ from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, 
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from ops_pipeline.defs.attribution import USER_TAG
+from ops_pipeline.defs.resources import REPOSITORY
 from ops_pipeline.defs.run_events import Kind, Launch, RunEvent, Snapshot
 from ops_pipeline.errors import BadInput, NotFound, Problem
 
@@ -32,17 +33,16 @@ def start(
     run_config: Mapping[str, Any],
     tags: Mapping[str, str],
     user: str,
-    root: Path,
 ) -> DagsterRun:
     """Create a run and start its process, detached from this one. Needs neither daemon nor webserver.
 
     Raise what Dagster raises for configuration it does not accept; nothing is launched then.
     """
-    from ops_pipeline.definitions import defs
-
-    definition = defs.resolve_job_def(job)
+    # Loaded the way the run's own process will load it.
+    pointer = ModuleCodePointer(MODULE, ATTRIBUTE, str(REPOSITORY))
+    definition = cast(Definitions, pointer.load_target()).resolve_job_def(job)
     target = LoadableTargetOrigin(
-        executable_path=sys.executable, module_name=MODULE, attribute=ATTRIBUTE, working_directory=str(root)
+        executable_path=sys.executable, module_name=MODULE, attribute=ATTRIBUTE, working_directory=str(REPOSITORY)
     )
     remote = RemoteRepositoryOrigin(
         ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name=LOCATION),
@@ -50,7 +50,7 @@ def start(
     )
     code = RepositoryPythonOrigin(
         executable_path=sys.executable,
-        code_pointer=ModuleCodePointer(MODULE, ATTRIBUTE, str(root)),
+        code_pointer=pointer,
         entry_point=DEFAULT_DAGSTER_ENTRY_POINT,
     )
     run = instance.create_run_for_job(
@@ -71,10 +71,10 @@ class LocalRuns:
     Runs started here are processes of their own and appear in the UI as soon as it runs.
     """
 
-    def __init__(self, home: Path, root: Path, user: str, names: tuple[Sequence[str], Sequence[str]]) -> None:
+    def __init__(self, home: Path, user: str, names: tuple[Sequence[str], Sequence[str]]) -> None:
         os.environ["DAGSTER_HOME"] = str(home)
         self._instance = DagsterInstance.get()
-        self._root, self._user, self._names = root, user, names
+        self._user, self._names = user, names
 
     @property
     def where(self) -> str:
@@ -94,7 +94,6 @@ class LocalRuns:
                 run_config=launch.run_config,
                 tags=launch.tags,
                 user=self._user,
-                root=self._root,
             )
         except DagsterInvalidConfigError as error:
             problems = [Problem("run config", one.message) for one in error.errors or ()]

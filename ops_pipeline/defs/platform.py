@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dagster as dg
-from pydantic import Field
 
-from ops_pipeline.defs.resources import build_platform
+from ops_pipeline.defs.resources import build_platform, catalogue_path
 from ops_pipeline.services.platform import Platform
 
 
 class PlatformResource(dg.ConfigurableResource[None]):
     """Engines, edges, registry, scanner and ledger, as the catalogue names them.
 
-    Built when a step first needs it, never when definitions are loaded: the SDKs behind it are slow to import.
+    Built when a step first needs it, never when definitions are loaded: the SDKs behind it are slow to import. It has
+    no configuration on purpose: whoever launches a run must not be able to choose another catalogue, with laxer gates.
     """
-
-    catalogue: str = Field(description="Path of the catalogue file")
 
     def platform(self) -> Platform:
         """Build it. Raise BadInput when the catalogue cannot be used."""
-        return build_platform(Path(self.catalogue))
+        return build_platform(catalogue_path())

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.image import DIGEST
+from ops_pipeline.core.release import Action
 from ops_pipeline.errors import BadInput, Problem
 
 MAX_REASON = 500
@@ -18,11 +19,11 @@ MAX_REASON = 500
 class ReleaseConfig(dg.Config):
     """How to make a release. With nothing changed: deploy the latest image built of the service."""
 
-    action: Literal["deploy", "promote", "rollback"] = Field(
-        default="deploy",
+    action: Literal["auto", "deploy", "promote", "rollback"] = Field(
+        default="auto",
         description=(
-            "deploy: run an image built of this service; promote: run what is live in the environment before this "
-            "one; rollback: return to an earlier release"
+            "auto: what the job is called, and deploy from the asset page. deploy: run an image built of this service; "
+            "promote: run what is live in the environment before this one; rollback: return to an earlier release"
         ),
     )
     digest: str = Field(
@@ -48,20 +49,27 @@ class ReconcileConfig(dg.Config):
     service: str = Field(default="", description="Name of the service; empty = all")
 
 
-def check_release(config: ReleaseConfig, catalogue: Catalogue, environment: str) -> None:
-    """Raise BadInput naming every field that cannot be used as it is; nothing has been touched yet."""
+def check_release(config: ReleaseConfig, catalogue: Catalogue, environment: str, job: str) -> Action:
+    """Given what was launched, return the action it means.
+
+    Raise BadInput naming every field that cannot be used as it is; nothing has been touched yet.
+    """
     problems: list[Problem] = []
+    named = Action(job) if job in set(Action) else None
+    action = (named or Action.DEPLOY) if config.action == "auto" else Action(config.action)
+    if named is not None and action is not named:
+        problems.append(Problem("run config: action", f"this is the job {named}; it does not {action}"))
     if config.digest and not DIGEST.fullmatch(config.digest):
         problems.append(Problem("run config: digest", f"`{config.digest}` is not `sha256:` and 64 hexadecimal digits"))
-    if config.digest and config.action != "deploy":
-        problems.append(Problem("run config: digest", f"means nothing for {config.action}; leave it empty"))
+    if config.digest and action is not Action.DEPLOY:
+        problems.append(Problem("run config: digest", f"means nothing for {action}; leave it empty"))
     if config.to < 0:
         problems.append(Problem("run config: to", f"{config.to} is not the number of a release"))
-    if config.to and config.action != "rollback":
-        problems.append(Problem("run config: to", f"means nothing for {config.action}; leave it 0"))
-    if config.force and config.action != "deploy":
-        problems.append(Problem("run config: force", f"means nothing for {config.action}; leave it false"))
-    if config.action == "promote" and catalogue.environments[environment].promote_from is None:
+    if config.to and action is not Action.ROLLBACK:
+        problems.append(Problem("run config: to", f"means nothing for {action}; leave it 0"))
+    if config.force and action is not Action.DEPLOY:
+        problems.append(Problem("run config: force", f"means nothing for {action}; leave it false"))
+    if action is Action.PROMOTE and catalogue.environments[environment].promote_from is None:
         problems.append(
             Problem("run config: action", f"{environment} promotes from nowhere (no `promote_from` in the catalogue)")
         )
@@ -71,6 +79,7 @@ def check_release(config: ReleaseConfig, catalogue: Catalogue, environment: str)
         )
     if problems:
         raise BadInput(problems, subject="launch")
+    return action
 
 
 def chosen_targets(config: ReconcileConfig, catalogue: Catalogue) -> list[tuple[str, str]]:

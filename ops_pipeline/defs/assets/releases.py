@@ -5,7 +5,7 @@ from typing import assert_never
 import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
-from ops_pipeline.core.release import Release
+from ops_pipeline.core.release import Action, Release
 from ops_pipeline.defs import metadata
 from ops_pipeline.defs.attribution import user_of
 from ops_pipeline.defs.failures import in_plain_words
@@ -44,21 +44,26 @@ def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefi
         environment, service = environment_and_service(context.partition_key)
         with in_plain_words():
             platform = ops_platform.platform()
-            check_release(config, platform.catalogue, environment)
-            made = make_release(platform, environment, service, config, context)
+            action = check_release(config, platform.catalogue, environment, context.job_name)
+            made = make_release(platform, environment, service, action, config, context)
             return dg.MaterializeResult(metadata=metadata.of_release(platform, made))
 
     return release
 
 
 def make_release(
-    platform: Platform, environment: str, service: str, config: ReleaseConfig, context: dg.AssetExecutionContext
+    platform: Platform,
+    environment: str,
+    service: str,
+    action: Action,
+    config: ReleaseConfig,
+    context: dg.AssetExecutionContext,
 ) -> Release:
-    """Deploy, promote or roll back, as the configuration says."""
+    """Deploy, promote or roll back."""
     progress, run_id, who = event_per_line(context), context.run.run_id, user_of(context.run.tags)
     why = config.reason
-    match config.action:
-        case "deploy":
+    match action:
+        case Action.DEPLOY:
             digest = config.digest or None
             return deploy(
                 platform,
@@ -71,9 +76,9 @@ def make_release(
                 run_id=run_id,
                 progress=progress,
             )
-        case "promote":
+        case Action.PROMOTE:
             return promote(platform, environment, service, who=who, why=why, run_id=run_id, progress=progress)
-        case "rollback":
+        case Action.ROLLBACK:
             to = config.to or None
             return roll_back(platform, environment, service, to=to, who=who, why=why, run_id=run_id, progress=progress)
         case never:

@@ -1,0 +1,80 @@
+"""The exact Dagster names that exist so far; people's bookmarks, sensors and scripts rely on them."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from ops_pipeline.defs.all import build_definitions
+from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline_tests.fakes.platform import catalogue
+
+GROUPS = {"image": "build", "sbom": "build", "scan_report": "build", "release": "deliver"}
+
+
+@pytest.fixture(scope="module")
+def repository() -> dg.RepositoryDefinition:
+    definitions = build_definitions(catalogue(), PlatformResource())
+    dg.Definitions.validate_loadable(definitions)
+    return definitions.get_repository_def()
+
+
+def test_assets(repository: dg.RepositoryDefinition) -> None:
+    nodes = {node.key.to_user_string(): node for node in repository.asset_graph.asset_nodes}
+    assert {key: node.group_name for key, node in nodes.items()} == GROUPS
+    for node in nodes.values():
+        assert node.description and node.kinds
+
+
+def test_checks(repository: dg.RepositoryDefinition) -> None:
+    found = {(key.asset_key.to_user_string(), key.name) for key in repository.asset_graph.asset_check_keys}
+    assert found == {("image", "image_hygiene"), ("scan_report", "vulnerability_policy"), ("release", "healthy")}
+    blocking = [key.name for key in repository.asset_graph.asset_check_keys if repository.asset_graph.get(key).blocking]
+    assert blocking == ["vulnerability_policy"]
+
+
+def test_jobs(repository: dg.RepositoryDefinition) -> None:
+    names = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    assert names == {"build_and_scan", "deploy", "promote", "rollback", "reconcile"}
+
+
+def test_no_schedule_or_sensor_yet(repository: dg.RepositoryDefinition) -> None:
+    assert not repository.schedule_defs
+    assert not repository.sensor_defs
+
+
+def test_partitions(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    for key in ("image", "sbom", "scan_report"):
+        definition = graph.get(dg.AssetKey(key)).partitions_def
+        assert definition is not None and definition.get_partition_keys() == ["api", "web"]
+    release = graph.get(dg.AssetKey("release")).partitions_def
+    assert isinstance(release, dg.MultiPartitionsDefinition)
+    assert [dimension.name for dimension in release.partitions_defs] == ["environment", "service"]
+    assert set(map(str, release.get_partition_keys())) == {"dev|api", "dev|web", "prod|api", "prod|web"}
+
+
+def test_a_release_depends_on_image_and_report_of_its_own_service(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    release, image = dg.AssetKey("release"), dg.AssetKey("image")
+    assert graph.get(release).parent_keys == {image, dg.AssetKey("scan_report")}
+    definition, upstream = graph.get(release).partitions_def, graph.get(image).partitions_def
+    assert definition is not None and upstream is not None
+    wanted = definition.empty_subset().with_partition_keys(["prod|api"])
+    mapped = graph.get_partition_mapping(release, image).get_upstream_mapped_partitions_result_for_partitions(
+        wanted, definition, upstream
+    )
+    assert set(mapped.partitions_subset.get_partition_keys()) == {"api"}
+
+
+@pytest.mark.parametrize("job", ["deploy", "promote", "rollback"])
+def test_launchpads_are_filled_in(repository: dg.RepositoryDefinition, job: str) -> None:
+    partitioned = repository.get_job(job).partitioned_config
+    assert partitioned is not None
+    config = partitioned.get_run_config_for_partition_key("prod|api")["ops"]["release"]["config"]
+    assert config == {"action": job, "digest": "", "to": 0, "force": False, "reason": ""}
+
+
+def test_jobs_run_in_process(repository: dg.RepositoryDefinition) -> None:
+    for job in repository.get_all_jobs():
+        assert job.executor_def.name == "in_process", job.name

@@ -1,0 +1,87 @@
+"""The Dagster UI (1.13.27) as a person uses it, in headless Chromium.
+
+Functions return when what they did shows on the page, or raise Playwright's TimeoutError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+LAUNCH = '"operationName":"LaunchPipelineExecution"'
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A headless browser, closed afterwards."""
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+@contextmanager
+def page_of(opened: Browser, width: int = 1400, height: int = 1000) -> Iterator[Page]:
+    """A page in a profile of its own."""
+    context = opened.new_context(viewport={"width": width, "height": height}, locale="en-GB", timezone_id="UTC")
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def materialize(page: Page, url: str, environment: str, service: str, *, screenshot: Path | None = None) -> str:
+    """Press Materialize on the asset page of `release`, choose one partition, launch. Return the run's id."""
+    open_materialize_dialog(page, url)
+    choose_partition(page, environment)
+    choose_partition(page, service)
+    launch = page.get_by_role("button", name="Launch 1 run")
+    expect(launch).to_be_enabled()
+    if screenshot:
+        page.screenshot(path=screenshot)
+    with page.expect_response(lambda response: LAUNCH in (response.request.post_data or "")) as answered:
+        launch.click()
+    answer = answered.value.json()["data"]["launchPipelineExecution"]
+    assert "run" in answer, f"not launched: {answer}"
+    return str(answer["run"]["id"])
+
+
+def open_materialize_dialog(page: Page, url: str) -> None:
+    """Open the dialog; passes by the warning Dagster shows while upstream assets were never materialized."""
+    page.goto(f"{url}/assets/release")
+    page.get_by_role("button", name="Materialize").click()
+    heading = page.get_by_text("Launch runs to materialize release")
+    confirm = page.get_by_role("button", name="Confirm")
+    expect(heading.or_(confirm)).to_be_visible(timeout=20_000)
+    if confirm.is_visible():
+        confirm.click()
+    expect(heading).to_be_visible()
+
+
+def choose_partition(page: Page, name: str) -> None:
+    """Choose one key of the next dimension; they stand in alphabetical order: environment, then service."""
+    # A dimension that has a choice no longer shows the placeholder, so the next one is always the first left.
+    page.get_by_text("Select a partition or create one").first.click()
+    menu = page.locator("[data-radix-popper-content-wrapper]")
+    menu.get_by_placeholder("Filter partitions").fill(name)
+    menu.get_by_text(name, exact=True).first.click()
+    page.get_by_text("Launch runs to materialize release").click()
+    expect(menu).to_have_count(0)
+
+
+def wait_for_run(page: Page, url: str, run_id: str, status: str, *, seconds: float = 120) -> None:
+    """Stay on the run's page until it shows this status (`Success`, `Failure`, `Canceled`)."""
+    page.goto(f"{url}/runs/{run_id}")
+    expect(page.get_by_text(status, exact=True).first).to_be_visible(timeout=seconds * 1000)
+
+
+def expect_words(page: Page, words: str, *, seconds: float = 30) -> None:
+    """Wait until the page shows these words somewhere, e.g. the reason a deploy was refused."""
+    expect(page.get_by_text(words).first).to_be_visible(timeout=seconds * 1000)
