@@ -6,6 +6,7 @@ import re
 from collections import deque
 
 STEP_LINES = 25
+STEP_LENGTH = 200
 
 _VERTEX = re.compile(r"#(?P<number>\d+) (?P<rest>.*)")
 _OUTPUT = re.compile(r"(?P<seconds>\d+\.\d+) (?P<text>.*)")
@@ -42,7 +43,7 @@ class BuildLog:
             self._failed = self._newest = f"{len(self._steps)}"
             self._steps[self._failed] = match["text"]
             self._output[self._failed] = deque(maxlen=STEP_LINES)
-            return match["text"]
+            return short(match["text"])
         if _TROUBLE.match(line):
             self._trouble = line.strip()
         elif self._classic and self._failed and not _CLASSIC_NOISE.fullmatch(line):
@@ -52,27 +53,39 @@ class BuildLog:
 
     def failure(self) -> tuple[str, str, str]:
         """Failed step ("" when none was reached), its last output lines, and the builder's own last words."""
-        step = self._steps.get(self._failed or "", "")
+        step = short(self._steps.get(self._failed or "", ""))
         output = "\n".join(self._output.get(self._failed or "", ()))
         return step, output, self._trouble
 
     def newest_step(self) -> str:
         """The step that gave the last sign of life; "" before the first."""
-        return self._steps.get(self._newest, "")
+        return short(self._steps.get(self._newest, ""))
 
     def _buildkit(self, number: str, rest: str) -> str | None:
         self._newest = number
         if number not in self._steps:
             self._steps[number] = rest
             self._output[number] = deque(maxlen=STEP_LINES)
-            return None if rest.startswith("[internal]") or rest.startswith("exporting") else rest
+            return None if rest.startswith(("[internal]", "exporting")) else short(rest)
         if rest.startswith("ERROR: "):
             self._failed = number
             self._trouble = rest.removeprefix("ERROR: ")
             return None
         if rest == self._steps[number] or _NOISE.fullmatch(rest):
-            return f"{self._steps[number]} (unchanged)" if rest == "CACHED" else None
+            return _unchanged(self._steps[number]) if rest == "CACHED" else None
         output = _OUTPUT.fullmatch(rest)
         text = output["text"] if output else rest
         self._output[number].append(text)
         return f"  {text}"
+
+
+def short(step: str) -> str:
+    """A step on one line of bounded length."""
+    line = " ".join(step.split())
+    return line if len(line) <= STEP_LENGTH else f"{line[: STEP_LENGTH - 1]}…"
+
+
+def _unchanged(step: str) -> str | None:
+    """`[test 3/6] unchanged`, from the step's label."""
+    label, bracket, _ = step.partition("]")
+    return f"{label}] unchanged" if bracket and step.startswith("[") else None

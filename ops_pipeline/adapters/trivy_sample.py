@@ -17,14 +17,14 @@ from ops_pipeline.errors import BadInput, Problem
 
 SOURCE_FILE = "advisories.yaml"
 STAMP = "sample.json"
-_FORMAT = 1  # raise when what is written from the same source changes
+_FORMAT = 2  # raise when what is written from the same source changes
 _DEBIAN = "debian 12"
 _PIP = "pip::GitHub Security Advisory Pip"
 _SEVERITIES = {"UNKNOWN": 0, "LOW": 1, "MEDIUM": 2, "HIGH": 3, "CRITICAL": 4}
 _WILL_NOT_FIX = 5  # Trivy's number for this status
 _DATA_SOURCES = {
-    _DEBIAN: {"ID": "debian", "Name": "Debian Security Tracker (SAMPLE)", "URL": "https://security-tracker.debian.org"},
-    _PIP: {"ID": "ghsa", "Name": "GitHub Security Advisory Pip (SAMPLE)", "URL": "https://github.com/advisories"},
+    _DEBIAN: {"ID": "debian", "Name": "Debian Security Tracker (SAMPLE)"},
+    _PIP: {"ID": "ghsa", "Name": "GitHub Security Advisory Pip (SAMPLE)"},
 }
 
 

@@ -82,7 +82,9 @@ def _blocks(finding: Finding, policy: ScanPolicy) -> bool:
 
 
 def _covers(waiver: Waiver, finding: Finding) -> bool:
-    return waiver.id.casefold() == finding.id.casefold() and waiver.package in ("", finding.package)
+    # People write `jinja2` where the package calls itself `Jinja2`.
+    package = waiver.package.casefold()
+    return waiver.id.casefold() == finding.id.casefold() and package in ("", finding.package.casefold())
 
 
 def _report_trust(report: ScanReport, policy: ScanPolicy, now: datetime) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -118,6 +118,7 @@ def test_a_valid_waiver_beside_an_expired_one_counts() -> None:
     ("entry", "allowed"),
     [
         (waiver(package="requests"), True),
+        (waiver(package="Requests"), True),
         (waiver(package="urllib3"), False),
         (waiver(id_="cve-2018-18074"), True),
         (waiver(id_="CVE-2018-1807"), False),
