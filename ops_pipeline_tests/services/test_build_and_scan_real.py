@@ -107,7 +107,7 @@ def test_a_vulnerable_image_is_refused_waived_and_refused_again(bench: BuildBenc
 def test_a_build_secret_is_usable_and_leaves_no_trace(bench: BuildBench) -> None:
     dockerfile = GOOD.replace(
         "USER 10001",
-        "RUN --mount=type=secret,id=token test -s /run/secrets/token && cat /run/secrets/token\nUSER 10001",
+        f"RUN --mount=type=secret,id=token : {uuid.uuid4().hex} && cat /run/secrets/token\n",  # never from the cache
     )
     write_context(bench.folder, dockerfile)
     bench.configure(build={"secrets": {"token": "env:NPM_TOKEN"}})
