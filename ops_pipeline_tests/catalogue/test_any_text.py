@@ -55,13 +55,18 @@ def test_damaged_sample(tmp_path: Path, data: st.DataObject) -> None:
     loads_or_says_why(tmp_path / "c.yaml", text.encode())
 
 
-VALUES = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just("env:X"), st.just("/")
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
-    max_leaves=6,
-)
+def values_with(text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    """Values as YAML has them, with this kind of text in them."""
+    return st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), text, st.just("env:X"), st.just("/")),
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(text, inner, max_size=3)),
+        max_leaves=6,
+    )
+
+
+# PyYAML's own writer changes other characters (U+0085 becomes a line end), so only these come back as they went.
+PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8)
+VALUES = values_with(st.text(max_size=8))
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -94,7 +99,7 @@ def test_any_value_anywhere(tmp_path: Path, data: st.DataObject) -> None:
 
 
 @QUICK
-@given(st.dictionaries(st.text(max_size=10), VALUES, max_size=4))
+@given(st.dictionaries(PLAIN, values_with(PLAIN), max_size=4))
 def test_values_are_what_yaml_says(data: dict[str, Any]) -> None:
     """What a YAML 1.1 writer quotes or not, we read back: text stays text, numbers stay numbers."""
     text = yaml.safe_dump(data, allow_unicode=True)
@@ -130,10 +135,10 @@ def large(count: int) -> str:
 def test_a_thousand_services_load_quickly(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(large(1000))
-    started = time.perf_counter()
+    started = time.process_time()
     catalogue = load(path)
     assert len(catalogue.services) == 1000
-    assert time.perf_counter() - started < 3  # 0.5 s on two idle cores; the machine may be busy
+    assert time.process_time() - started < 3  # seconds of processor time; usually 0.4
 
 
 def test_a_thousand_broken_services_are_named_quickly(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_a_thousand_broken_services_are_named_quickly(tmp_path: Path) -> None:
     for index in broken.sample(range(120, len(lines)), 3000):
         lines[index] = lines[index].replace(": ", "_: ", 1)
     path.write_text("\n".join(lines))
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BadInput):
         load(path)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import time
 import urllib.error
@@ -11,9 +10,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "images" / "azurite"
+from deploy.setup import stack_images
+from ops_pipeline_tests.testbed import testbed_id
+
 # Azurite's published development account: the same on every machine, and no secret.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -49,28 +49,22 @@ def docker(*arguments: str) -> str:
 
 
 def image() -> str:
-    """Build the image if its folder's content has none yet, and return its tag."""
-    content = hashlib.sha256()
-    for path in sorted(FOLDER.rglob("*")):
-        if path.is_file():
-            content.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
-    tag = f"ops-testbed-azurite:{content.hexdigest()[:12]}"
-    if not docker("images", "--quiet", tag):
-        docker("build", "--quiet", "--tag", tag, str(FOLDER))
-    return tag
+    """The local stack's Azurite image in its present state, built if it is missing; its name."""
+    stack_images.ensure(("azurite",))
+    return stack_images.tag(stack_images.image("azurite"))
 
 
 @contextmanager
 def azurite() -> Iterator[Azurite]:
     """Start Azurite on a free loopback port, in memory, and remove it afterwards."""
-    testbed = uuid.uuid4().hex[:12]
-    name = f"ops-testbed-azurite-{testbed}"
+    name = f"ops-testbed-azurite-{uuid.uuid4().hex[:12]}"
     docker(
-        "run", "--detach", "--name", name, "--label", f"ops.testbed={testbed}", "--publish", "127.0.0.1::10000",
+        "create", "--name", name, "--label", f"ops.testbed={testbed_id()}", "--publish", "127.0.0.1::10000",
         image(), "--blobHost", "0.0.0.0", "--skipApiVersionCheck", "--disableTelemetry", "--silent",
         "--inMemoryPersistence",
     )  # fmt: skip
     try:
+        docker("start", name)
         port = int(docker("port", name, "10000/tcp").splitlines()[0].rpartition(":")[2])
         _wait(name, port)
         yield Azurite(name, port)
