@@ -24,7 +24,7 @@ MAX_DEPTH = 60
 
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"([-+]?[0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")  # 12e5 may be a commit: text
 _WORDS: dict[str, bool | None] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
@@ -215,7 +215,7 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
         return _WORDS[text]
     if len(text) <= 18 and _INTEGER.fullmatch(text):
         return int(text)
-    if len(text) <= 40 and _FLOAT.fullmatch(text) and not text.lstrip("+-").isdigit():
+    if len(text) <= 40 and _FLOAT.fullmatch(text):
         number = float(text)
         return number if math.isfinite(number) else text
     return text

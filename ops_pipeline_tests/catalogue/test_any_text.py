@@ -100,6 +100,7 @@ def test_any_value_anywhere(tmp_path: Path, data: st.DataObject) -> None:
 
 @QUICK
 @given(st.dictionaries(PLAIN, values_with(PLAIN), max_size=4))
+@example({"a": "0E0", "b": "12e5", "c": "1.0e5", "d": "-.5", "e": "010", "f": "12:30", "g": "on", "h": "1_0", "i": "="})
 def test_values_are_what_yaml_says(data: dict[str, Any]) -> None:
     """What a YAML 1.1 writer quotes or not, we read back: text stays text, numbers stay numbers."""
     text = yaml.safe_dump(data, allow_unicode=True)
