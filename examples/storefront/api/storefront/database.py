@@ -10,17 +10,18 @@ from typing import Any, TypeVar
 import asyncpg
 
 from .metrics import Metrics
-from .resilience import CircuitBreaker, CircuitOpen, State, retry
+from .resilience import Busy, CircuitBreaker, CircuitOpen, State, retry
 from .settings import Settings
 
 T = TypeVar("T")
 Work = Callable[[Any], Awaitable[T]]
 log = logging.getLogger("storefront.database")
 
+# Generous against a crowded machine: what makes bad days bearable is the breaker, not a tight time-out.
 CONNECT_TIMEOUT = 2.0
-ACQUIRE_TIMEOUT = 1.0
-STATEMENT_TIMEOUT = 1.5
-DEADLINE = 2.5  # everything together, retries included
+ACQUIRE_TIMEOUT = 2.0
+STATEMENT_TIMEOUT = 3.0
+DEADLINE = 6.0  # everything together, retries included
 
 # Answers that mean «the database cannot work now», not «this statement is wrong».
 _SICK: tuple[type[BaseException], ...] = (
@@ -112,6 +113,9 @@ class Database:
         except CircuitOpen as error:
             self._calls.labels("database", "refused").inc()
             raise DatabaseUnavailable(str(error), error.retry_after) from None
+        except Busy as error:
+            self._calls.labels("database", "busy").inc()
+            raise DatabaseUnavailable(str(error)) from None
         except _SICK as error:
             self._calls.labels("database", "failed").inc()
             log.warning("database call failed", extra={"error": _describe(error)})
@@ -124,8 +128,17 @@ class Database:
     async def _once(self, work: Work[T]) -> T:
         if self._pool is None:
             raise asyncpg.InterfaceError("the pool is not open")
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+        pool = self._pool
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        except TimeoutError:
+            if pool.get_size() >= pool.get_max_size() and pool.get_idle_size() == 0:
+                raise Busy("all connections to the database are in use") from None
+            raise
+        try:
             return await work(connection)
+        finally:
+            await pool.release(connection, timeout=ACQUIRE_TIMEOUT)
 
 
 def _describe(error: BaseException) -> str:

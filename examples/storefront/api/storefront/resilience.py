@@ -29,6 +29,10 @@ class CircuitOpen(Exception):
         self.retry_after = retry_after
 
 
+class Busy(Exception):
+    """No call was made because our own limit of calls is in use: says nothing about the dependency."""
+
+
 class CircuitBreaker:
     """Lets calls through until a dependency is evidently sick, then refuses at once for a growing while.
 
@@ -76,8 +80,8 @@ class CircuitBreaker:
         except self._failures:
             self._failed(era)
             raise
-        except asyncio.CancelledError:
-            # Nobody waits for the answer any more: says nothing about the dependency, but frees the probe's place.
+        except (asyncio.CancelledError, Busy):
+            # Nothing learnt about the dependency, but the probe's place must be freed.
             if era == self._era and self.state is State.HALF_OPEN:
                 self._open(self._rest)
             raise

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from storefront.resilience import CircuitBreaker, CircuitOpen, State, retry
+from storefront.resilience import Busy, CircuitBreaker, CircuitOpen, State, retry
 
 
 class Clock:
@@ -124,6 +124,19 @@ async def test_a_cancelled_probe_frees_the_place(breaker: CircuitBreaker, clock:
     probe.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probe
+    clock.now += 1.01
+    assert await breaker.call(Dependency()) == "fine"
+
+
+async def test_being_busy_says_nothing_about_the_dependency(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(2):
+        await fail(breaker, 1)
+        await fail(breaker, 5, Busy)
+    assert breaker.state is State.CLOSED
+    await fail(breaker, 1)
+    assert breaker.state is State.OPEN
+    clock.now += 1.01
+    await fail(breaker, 1, Busy)
     clock.now += 1.01
     assert await breaker.call(Dependency()) == "fine"
 
