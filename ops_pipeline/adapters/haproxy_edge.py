@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from enum import IntEnum
 from typing import TypeVar
 
 from ops_pipeline.adapters.docker_exec import ContainerExec, ExecResult
@@ -28,13 +29,23 @@ from ops_pipeline.ports import Probe
 
 T = TypeVar("T")
 
-# Exit codes of the script.
-_STALE, _UNKNOWN, _OTHER_STRUCTURE, _NOT_READY, _LOCKED, _SILENT, _UNWRITABLE, _REFUSED, _CHANGED, _RELOAD = range(
-    10, 20
-)
+
+class _Exit(IntEnum):
+    """Exit codes of the script that mean something to a caller."""
+
+    STALE = 10
+    UNKNOWN = 11
+    OTHER_STRUCTURE = 12
+    NOT_READY = 13
+    LOCKED = 14
+    SILENT = 15
+    CHANGED = 18
+    RELOAD_FAILED = 19
+
 
 _ASK_SECONDS = 15.0
-_CHANGE_SECONDS = 75.0  # waiting for a lock (20 s), for replicas (22 s) and for a reload (2 x 10 s), all bounded inside
+_CHANGE_SECONDS = 75.0  # waiting for a lock (2 x 20 s) and for replicas (22 s), all bounded inside
+_RELOAD_SECONDS = 120.0  # waiting for the lock (20 s) and for workers to come up (2 x 30 s)
 _ATTEMPTS = 3
 
 
@@ -79,7 +90,9 @@ class HaproxyEdge:
                 self._structures = {service.name: service for service in topology.services}
                 return False
             payload = self._files(topology, view)
-            result = self._run("ensure", view.etag, digest, payload=payload, timeout=_CHANGE_SECONDS, allow={_CHANGED})
+            result = self._run(
+                "ensure", view.etag, digest, payload=payload, timeout=_RELOAD_SECONDS, allow={_Exit.CHANGED}
+            )
             if result.code == 0:
                 self._structures = {service.name: service for service in topology.services}
                 return True
@@ -103,7 +116,12 @@ class HaproxyEdge:
                 raise Permanent(f"{self._name}, service {service}: " + "; ".join(problems))
             payload = service_config(structure, routing).encode()
             result = self._run(
-                "apply", service, str(generation), payload=payload, timeout=_CHANGE_SECONDS, allow={_OTHER_STRUCTURE}
+                "apply",
+                service,
+                str(generation),
+                payload=payload,
+                timeout=_CHANGE_SECONDS,
+                allow={_Exit.OTHER_STRUCTURE},
             )
             if result.code == 0:
                 different = self._parsed(parse_service, result.out)
@@ -191,17 +209,17 @@ class HaproxyEdge:
     def _error(self, result: ExecResult, arguments: tuple[str, ...]) -> OpsError:
         words = " ".join(result.err.split()) or f"the edge's script ended with code {result.code}"
         match result.code:
-            case 10:
+            case _Exit.STALE:
                 seen = result.out.strip()
                 return StaleGeneration(
                     f"{self._name}: generation {arguments[1]} of {arguments[0]} is stale, {seen} was seen",
                     hint="A newer controller has taken over; this one must not act any more.",
                 )
-            case 11:
+            case _Exit.UNKNOWN:
                 return NotFound(f"{self._name}: {words}", hint="`ensure` declares services; the next deploy runs it.")
-            case 13:
+            case _Exit.NOT_READY:
                 return Permanent(f"{self._name}: {words}; traffic was not moved")
-            case 14 | 15 | 18 | 19:
+            case _Exit.LOCKED | _Exit.SILENT | _Exit.CHANGED | _Exit.RELOAD_FAILED:
                 return Transient(f"{self._name}: {words}")
             case 126 | 127:
                 return Permanent(

@@ -65,14 +65,14 @@ def soon(check: Callable[[], bool], seconds: float = 5.0) -> float:
 
 def test_switches_and_weights_under_load_lose_nothing(bed: EdgeBed, pools: dict[str, Pool]) -> None:
     with Load(LoadPlan(port=bed.port, rate=150, upload_path="/upload")) as load:
-        for turn in range(10):
+        for turn in range(7):
             bed.edge.apply("web", Routing("ba"[turn % 2], pools=pools), 10)
             time.sleep(0.5)
             bed.edge.apply("web", Routing("a", "b", (turn * 37) % 101, pools), 10)
             time.sleep(0.5)
     assert load.report.total_lost == 0, load.report
-    assert load.report.total_ok > 1000
-    assert min(load.report.releases["one"], load.report.releases["two"]) > 300
+    assert load.report.total_ok > 700
+    assert min(load.report.releases["one"], load.report.releases["two"]) > 150
 
 
 def test_a_retired_release_closes_its_websockets_and_loses_nothing(bed: EdgeBed, pools: dict[str, Pool]) -> None:

@@ -41,7 +41,8 @@ class Stage(Protocol):
 class MemoryStage:
     def __init__(self) -> None:
         self.unready: set[str] = set()
-        self.edge = FakeEdge(answers=self._answer)
+        self._fake = FakeEdge(answers=self._answer)
+        self.edge: Edge = self._fake
 
     def _answer(self, address: str, port: int, path: str) -> Probe:
         return Probe(503, "HTTP 503") if path == HEALTH and address in self.unready else Probe(200, "HTTP 200")
@@ -53,13 +54,13 @@ class MemoryStage:
         return Server(address, 8080)
 
     def ask(self, path: str, *, host: str = "localhost", bucket: int = 0, track: str = "") -> tuple[int, int | None]:
-        return self.edge.request(path, host, bucket, track)
+        return self._fake.request(path, host, bucket, track)
 
     @contextlib.contextmanager
     def hold(self, service: str, pool: str, path: str) -> Iterator[None]:
-        self.edge.open_connections[service, pool] += 1
+        self._fake.open_connections[service, pool] += 1
         yield
-        self.edge.open_connections[service, pool] -= 1
+        self._fake.open_connections[service, pool] -= 1
 
     def restart(self) -> None:
         """Nothing to lose: routing and generations are what a restarted edge must come back with."""
@@ -68,7 +69,7 @@ class MemoryStage:
 class RealStage:
     def __init__(self, bed: EdgeBed) -> None:
         self.bed = bed
-        self.edge = bed.edge
+        self.edge: Edge = bed.edge
         self._replicas: dict[int, Server] = {}
 
     def replica(self, release: int, *, ready: bool = True) -> Server:
@@ -79,7 +80,7 @@ class RealStage:
 
     def ask(self, path: str, *, host: str = "localhost", bucket: int = 0, track: str = "") -> tuple[int, int | None]:
         headers = {"Host": host, "Cookie": f"ops_bucket={bucket}"} | ({"X_Ops_Track": track} if track else {})
-        answer = self.bed.request(path, **headers)
+        answer = self.bed.request(path, body=None, **headers)
         return answer.status, int(answer.release) if answer.release else None
 
     @contextlib.contextmanager

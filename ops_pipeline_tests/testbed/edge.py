@@ -15,6 +15,7 @@ from pathlib import Path
 
 import docker
 from docker.models.containers import Container
+from docker.models.networks import Network
 
 from ops_pipeline.adapters.haproxy_edge import HaproxyEdge
 from ops_pipeline.core.routing import Pool, Server
@@ -84,7 +85,7 @@ class EdgeBed:
         self.edge = HaproxyEdge(DOCKER_URL, "local", environment, self.container.name or "")
         self.wait()
 
-    def _make_network(self) -> docker.models.networks.Network:
+    def _make_network(self) -> Network:
         for _ in range(50):
             self.subnet = f"10.{random.randint(224, 250)}.{random.randint(0, 254)}"
             pool = docker.types.IPAMPool(subnet=f"{self.subnet}.0/24", iprange=f"{self.subnet}.128/25")
@@ -172,7 +173,9 @@ class EdgeBed:
 
     def shell(self, script: str) -> str:
         """Run a line of shell inside the edge's container."""
-        return self.container.exec_run(["sh", "-c", script]).output.decode()
+        output = self.container.exec_run(["sh", "-c", script]).output
+        assert isinstance(output, bytes)
+        return output.decode()
 
     def kill_haproxy(self) -> float:
         """SIGKILL the worker, so that HAProxy goes down; return the seconds until the edge answers again."""

@@ -312,9 +312,10 @@ async def _read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 async def _websocket(plan: LoadPlan, number: int, counts: _Counts, stop: asyncio.Event) -> None:
     """Keep one WebSocket open; say something every second; open a new one when the server closes it properly."""
     while not stop.is_set():
-        writer: asyncio.StreamWriter | None = None
+        opened: asyncio.StreamWriter | None = None
         try:
             reader, writer = await asyncio.wait_for(asyncio.open_connection(plan.host, plan.port), plan.timeout)
+            opened = writer
             writer.write(
                 f"GET {plan.websocket_path} HTTP/1.1\r\nHost: {plan.host_header}\r\nUser-Agent: ops-load/ws{number}\r\n"
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -329,8 +330,8 @@ async def _websocket(plan: LoadPlan, number: int, counts: _Counts, stop: asyncio
             counts.bad("websocket", f"{type(error).__name__}: {error}")
             await asyncio.sleep(0.2)
         finally:
-            if writer is not None:
-                writer.close()
+            if opened is not None:
+                opened.close()
 
 
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stop: asyncio.Event) -> str:
