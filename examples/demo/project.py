@@ -20,10 +20,9 @@ PASSWORD = PROJECT / ".ops" / "secrets" / "database_password"
 COPIED = ("deploy/services.yaml", "deploy/services.schema.json", "deploy/sample-vulnerabilities", "examples/storefront")
 
 # What each version changes, as a team's commit would.
-PAGE = "examples/storefront/frontend/site/index.html"
 API_DOCKERFILE = "examples/storefront/api/Dockerfile"
 BROKEN = "\n# The mistake of version 3: it never becomes ready.\nENV STOREFRONT_FAULTS=fail_health=1\n"
-NEW = "\n# What is new in version 2.\nENV STOREFRONT_GREETING=\"Fresh every morning\"\n"
+NEW = "\n# New in version 2: larger photos.\nENV PHOTO_MAX_BYTES=20000000\n"
 
 
 def git(*arguments: str) -> str:
@@ -50,21 +49,24 @@ def create() -> None:
     if not (PROJECT / ".git").exists():
         git("init", "--quiet", "--initial-branch", "main")
     else:
-        git("checkout", "--quiet", "--force", "--orphan", "renewed")
+        git("checkout", "--quiet", "--force", "--orphan", f"renewed-{secrets.token_hex(4)}")
     for name in COPIED:
         _copy(REPOSITORY / name, PROJECT / name)
     (PROJECT / ".gitignore").write_text(".ops/\n", encoding="utf-8")
     _commit("Open the storefront", "v1.0.0")
     _append(API_DOCKERFILE, NEW)
-    _commit("Greet people", "v2.0.0")
+    _commit("Take larger photos", "v2.0.0")
     _append(API_DOCKERFILE, BROKEN)
     _commit("Break the health check, unnoticed", "v3.0.0")
-    git("branch", "--force", "main", "HEAD")
+    checkout("v3.0.0")
+    git("branch", "--force", "main", "v3.0.0")
     checkout("v1.0.0")
     if not PASSWORD.exists():
-        PASSWORD.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        PASSWORD.touch(mode=0o600)
+        PASSWORD.parent.mkdir(parents=True, exist_ok=True)
+        PASSWORD.parent.chmod(0o700)
         PASSWORD.write_text(secrets.token_urlsafe(24), encoding="utf-8")
+        # The database's container has another user and must read it; the folder keeps everybody else out.
+        PASSWORD.chmod(0o444)
 
 
 def checkout(tag: str) -> None:

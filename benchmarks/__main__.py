@@ -1,0 +1,28 @@
+"""`make bench`: run all benchmarks, or those named: `make bench ARGS="lost_requests deploy_speed"`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+
+ALL = ("definitions_load", "memory", "deploy_speed", "lost_requests")
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks in order. Return 2 when a name is unknown."""
+    unknown = [name for name in names if name not in ALL]
+    if unknown:
+        print(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(ALL)}", file=sys.stderr)
+        return 2
+    for name in names or ALL:
+        began = time.monotonic()
+        module = importlib.import_module(f"benchmarks.{name}")
+        print(f"\n== {name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
+        module.main()
+        print(f"   ({time.monotonic() - began:.0f} s)", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
