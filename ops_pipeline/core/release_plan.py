@@ -16,6 +16,10 @@ from ops_pipeline.core.routing import Routing
 from ops_pipeline.core.world import World
 
 
+STEADY_SECONDS = 1.0
+"""New replicas stay healthy for this long beside the old ones before traffic goes to them: a crash loop shows."""
+
+
 class Do(StrEnum):
     """Kinds of action."""
 
@@ -124,9 +128,9 @@ def _prepare(journal: Journal, work: Work, world: World, now: datetime) -> Step:
 
 def _start(journal: Journal, work: Work, world: World, now: datetime) -> Step:
     release, count = work.release, work.release.configuration.replicas
-    faults = [replica.fault for replica in world.of(release.number) if replica.fault]
+    faults = _faults(work, world)
     if faults:
-        return _turn(journal, "; ".join(faults), now)
+        return _turn(journal, faults, now)
     missing = world.missing(release.number, count)
     if missing:
         return Step(Do.START, f"start #{release.number} again where it is missing", None, release.number, (), missing)
@@ -165,6 +169,8 @@ def _shift(journal: Journal, work: Work, world: World, now: datetime) -> Step:
         return _turn(journal, f"no longer healthy before the switch: {fault}", now)
     if not _edges_agree(journal, world):
         return Step(Do.ROUTE, "make the edges equal the wanted routing")
+    if work.own_containers and (now - work.entered).total_seconds() < STEADY_SECONDS:
+        return Step(Do.WAIT, f"#{work.release.number} has to stay healthy for {STEADY_SECONDS:g} s")
     pool = work.release.pool
     routing = {host: transitions.switched(wanted(journal, host), pool) for host in world.hosts}
     text = f"switch to pool {pool} (#{work.release.number}) on {', '.join(world.hosts)}"
@@ -250,8 +256,15 @@ def _containers(work: Work) -> int:
     return release.number if release.containers_of is None else release.containers_of
 
 
+def _faults(work: Work, world: World) -> str:
+    """What containers started for this work did wrong, restarts included; those of a warm standby may have a past."""
+    if not work.own_containers:
+        return ""
+    return "; ".join(replica.fault for replica in world.of(work.release.number) if replica.fault)
+
+
 def _why_not_ready(work: Work, world: World) -> str:
-    return world.why_not_ready(_containers(work), work.release.configuration.replicas)
+    return _faults(work, world) or world.why_not_ready(_containers(work), work.release.configuration.replicas)
 
 
 def _instances(work: Work, world: World) -> tuple[Instance, ...]:

@@ -333,7 +333,8 @@ def test_a_container_that_exits_shows_its_code_and_its_restarts(real: DockerStag
 @pytest.mark.real
 def test_a_log_is_followed_until_the_container_stops(real: DockerStage) -> None:
     container = started(real, real_spec(real, 14, environment={"RELEASE": "9"}))
-    threading.Timer(1.0, real.runtime.stop, (container, 5)).start()
+    real.until(lambda: "listens" in real.runtime.logs(container))
+    threading.Timer(0.5, real.runtime.stop, (container, 5)).start()
     lines = list(real.runtime.follow_logs(container))
     assert lines[0] == "release 9 listens" and lines[-1] == "release 9 stopped"
 

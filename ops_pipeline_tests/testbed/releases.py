@@ -1,0 +1,226 @@
+"""Real releases for tests: a real edge, engine, registry and directory store, and upstream images of many versions.
+
+`python -m ops_pipeline_tests.testbed.releases BED.json VERB SERVICE [DIE_AT]` is a controller in a process of its
+own; with DIE_AT it kills itself (SIGKILL) right after that many writes of the journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ops_pipeline.adapters.clock import SystemClock
+from ops_pipeline.adapters.directory_store import DirectoryStore
+from ops_pipeline.adapters.docker_runtime import DockerRuntime
+from ops_pipeline.adapters.haproxy_edge import HaproxyEdge
+from ops_pipeline.adapters.registry import HttpRegistry
+from ops_pipeline.adapters.secrets import read_secret
+from ops_pipeline.catalogue.model import Catalogue
+from ops_pipeline.core.image import Image, ImageConfig, ImageRef
+from ops_pipeline.core.scan import DatabaseInfo, ScanReport
+from ops_pipeline.ports import Blob, BlobInfo, BlobStore
+from ops_pipeline.services.images import record_image, record_scan
+from ops_pipeline.services.platform import Platform
+from ops_pipeline_tests.fakes.builder import FakeBuilder
+from ops_pipeline_tests.fakes.scanner import FakeScanner
+from ops_pipeline_tests.testbed.edge import DOCKER_URL, EdgeBed, edge_bed
+from ops_pipeline_tests.testbed.upstream import upstream_image
+
+ENVIRONMENT = "test"
+
+
+@dataclass(frozen=True)
+class BedFile:
+    """What another process needs to be a controller of the same world."""
+
+    root: str
+    catalogue: dict[str, object]
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class DoomedStore:
+    """A store whose process ends by SIGKILL right after its `die_at`-th write of a journal."""
+
+    def __init__(self, store: BlobStore, die_at: int) -> None:
+        self._store = store
+        self._left = die_at
+
+    def read(self, key: str) -> Blob | None:
+        return self._store.read(key)
+
+    def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        etag = self._store.write(key, data, if_match=if_match, if_absent=if_absent)
+        if key.startswith("journal/"):
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return etag
+
+    def delete(self, key: str) -> None:
+        self._store.delete(key)
+
+    def list(self, prefix: str) -> Iterator[BlobInfo]:
+        return self._store.list(prefix)
+
+
+def platform_of(bed: BedFile, wrap: Callable[[BlobStore], BlobStore] = lambda store: store) -> Platform:
+    """A controller of this process."""
+    catalogue = Catalogue.model_validate(bed.catalogue)
+    root = Path(bed.root)
+    container = catalogue.edge_container(ENVIRONMENT)
+    runtime = DockerRuntime(DOCKER_URL, "local", bed.labels)
+    edge = HaproxyEdge(DOCKER_URL, "local", ENVIRONMENT, container)
+    return Platform(
+        root=root,
+        catalogue=catalogue,
+        store=wrap(DirectoryStore(root / "store")),
+        clock=SystemClock(),
+        registry=HttpRegistry(),
+        builder=FakeBuilder(),
+        scanner=FakeScanner(),
+        runtimes=lambda environment: [runtime],
+        edges=lambda environment: [edge],
+        secret=lambda reference: read_secret(reference, root),
+        controller=f"{os.uname().nodename}:{os.getpid()}",
+    )
+
+
+class ReleaseBed:
+    """One environment with one host. `services` get a route and replicas each."""
+
+    def __init__(self, edge: EdgeBed, registry: str, root: Path, services: Mapping[str, Mapping[str, object]]) -> None:
+        self.edge = edge
+        self.repository = f"{registry}/bed-{edge.id}"
+        (root / "token").write_text(f"s3cret-{edge.id}\n")
+        catalogue: dict[str, object] = {
+            "version": 1,
+            "project": "bed",
+            "registry": {"address": self.repository},
+            "store": {"directory": "store"},
+            "environments": {
+                ENVIRONMENT: {
+                    "hosts": [{"name": "local"}],
+                    "url": f"http://127.0.0.1:{edge.port}",
+                    "subnet": f"{edge.subnet}.0/24",
+                    "network": edge.network.name,
+                    "edge_container": edge.container.name,
+                }
+            },
+            "services": {
+                name: {
+                    "build": {"context": "x"},
+                    "port": 8080,
+                    "route": {"path": f"/{name}", "strip_prefix": True},
+                    "drain_seconds": 3,
+                    "stop_grace_seconds": 5,
+                    "secrets": {"TOKEN": "file:token"},
+                    "health": {"start_timeout_seconds": 60},
+                    **changes,
+                }
+                for name, changes in services.items()
+            },
+        }
+        self.file = BedFile(str(root), catalogue, edge.labels)
+        self.path = root / "bed.json"
+        self.path.write_text(json.dumps(asdict(self.file)))
+        self.platform = platform_of(self.file)
+        self._images: dict[str, str] = {}
+
+    def image(self, service: str, version: str, **environment: str) -> Image:
+        """A version of a service, pushed and scanned; the upstream with these variables. The latest from here on."""
+        digest = self._digest(version, environment)
+        ref = ImageRef(self.repository, digest)
+        config = ImageConfig(1, "10001", ())
+        inputs = hashlib.sha256(f"{service} {version}".encode()).hexdigest()
+        image = Image(service, ref, version, "c0ffee0", inputs, datetime.now(UTC), config)
+        store = self.platform.store
+        record_image(store, image)
+        database = DatabaseInfo(datetime.now(UTC), sample=False)
+        record_scan(store, ScanReport(digest, "trivy test", datetime.now(UTC), database, ()))
+        return image
+
+    def _digest(self, version: str, environment: Mapping[str, str]) -> str:
+        if version not in self._images:
+            engine = self.edge.engine
+            lines = [f"FROM {upstream_image(engine)}", f"ENV RELEASE={version}"]
+            lines += [f"ENV {name}={value}" for name, value in environment.items()]
+            tag = f"{self.repository}:{version}"
+            engine.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=tag, rm=True, forcerm=True)
+            engine.images.push(self.repository, version)
+            self._images[version] = engine.images.get_registry_data(tag).id
+        return self._images[version]
+
+    def controller(self, verb: str, service: str, die_at: int = 0, **arguments: object) -> subprocess.Popen[str]:
+        """Start a controller in a process of its own."""
+        command = [sys.executable, "-m", __spec__.name, str(self.path), verb, service, str(die_at)]
+        return subprocess.Popen(
+            [*command, json.dumps(arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def containers(self, service: str) -> Sequence[str]:
+        """Names of the service's containers, running or not."""
+        found = self.edge.engine.containers.list(
+            all=True,
+            filters={
+                "label": [f"ops.testbed={self.edge.id}", f"ops.service={service}", f"ops.environment={ENVIRONMENT}"]
+            },
+        )
+        return sorted(str(container.name) for container in found)
+
+    def close(self) -> None:
+        """Remove the images; containers, network and volumes are the edge bed's to remove."""
+        import docker
+
+        for image in self.edge.engine.images.list():
+            names = [*image.tags, *(image.attrs.get("RepoDigests") or [])]
+            for name in names:
+                if name.startswith(self.repository):
+                    with contextlib.suppress(docker.errors.APIError):
+                        self.edge.engine.images.remove(name, force=True)
+
+
+@contextlib.contextmanager
+def release_bed(registry: str, root: Path, services: Mapping[str, Mapping[str, object]]) -> Iterator[ReleaseBed]:
+    """A running environment with nothing deployed; all of it is gone afterwards."""
+    with edge_bed(ENVIRONMENT) as edge:
+        bed = ReleaseBed(edge, registry, root, services)
+        try:
+            yield bed
+        finally:
+            # Containers first: an image in use cannot be removed.
+            for container in edge.engine.containers.list(all=True, filters={"label": f"ops.testbed={edge.id}"}):
+                if container.name != edge.container.name:
+                    with contextlib.suppress(Exception):
+                        container.remove(force=True, v=True)
+            bed.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Be a controller: one verb on one service."""
+    from ops_pipeline.services.deploy import deploy
+    from ops_pipeline.services.reconcile import reconcile
+    from ops_pipeline.services.rollback import roll_back
+
+    path, verb, service, die_at, rest = arguments
+    doom = int(die_at)
+    wrap: Callable[[BlobStore], BlobStore] = (lambda store: DoomedStore(store, doom)) if doom else (lambda store: store)
+    platform = platform_of(BedFile(**json.loads(Path(path).read_text())), wrap)
+    named = json.loads(rest)
+    verbs: dict[str, Callable[..., object]] = {"deploy": deploy, "back": roll_back, "reconcile": reconcile}
+    run_id = f"run-{uuid.uuid4().hex[:8]}"
+    verbs[verb](platform, ENVIRONMENT, service, run_id=run_id, progress=lambda line: print(line, flush=True), **named)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
