@@ -51,7 +51,7 @@ class HealthReport:
 
 
 def check_health(platform: Platform, environment: str, service: str) -> HealthReport:
-    """Ask what is live on every host; a host away is in the report. Raise BadInput, StoreDamaged, Unavailable (store)."""
+    """Ask what is live on every host; one that is away shows. Raise BadInput, StoreDamaged, Unavailable (store)."""
     check_names(platform.catalogue, environment, service)
     live = read_journal(platform, environment, service).live
     if live is None:

@@ -171,7 +171,7 @@ def acquire(
     """
     clock, store, key = platform.clock, platform.store, lease_key(environment, service)
     deadline = clock.monotonic() + wait_seconds
-    seen, seen_since, told = "", 0.0, ""
+    seen, seen_since, told = "", 0.0, 0
     while True:
         blob = retried(clock, f"read {key}", lambda: store.read(key))
         found = None if blob is None else decode(Lease, blob.data, key)
@@ -183,9 +183,9 @@ def acquire(
             text = _held_words(found, now)
             if monotonic >= deadline:
                 raise LeaseHeld(text, hint="Wait for it, or start again with waiting switched on.")
-            if progress and text != told:
+            if progress and found.generation != told:
                 progress(f"waiting: {text}")
-                told = text
+                told = found.generation
             clock.sleep(min(POLL_SECONDS, max(deadline - monotonic, 0.05)))
             continue
         lease = Lease(

@@ -10,7 +10,7 @@ from ops_pipeline.core.precedence import Attempt, Gate, Objection, weigh
 from ops_pipeline.core.release_plan import Needs, Probing, needs, next_step
 from ops_pipeline.core.repair_plan import Mend, Repair, repairs, rerouted
 from ops_pipeline.core.world import World
-from ops_pipeline.errors import LeaseHeld, OpsError, StaleGeneration
+from ops_pipeline.errors import LeaseHeld, OpsError, StaleGeneration, StoreDamaged
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
 from ops_pipeline.services.configuration import check_names, read_secrets
@@ -65,6 +65,7 @@ def reconcile(
         return _rehearse(platform, fleet, journal)
     if journal.generation == 0 and not _anything_there(platform, fleet, journal):
         return ReconcileReport(environment, service)
+    was_right = _pointer_is_right(platform, journal)
     actions: list[str] = []
 
     def tell(line: str) -> None:
@@ -84,7 +85,7 @@ def reconcile(
         except OpsError as error:
             problems.append(error.message)
         else:
-            _point(platform, engine, tell)
+            _point(platform, engine, was_right, tell)
             _repair(platform, engine, tell, problems)
     return ReconcileReport(environment, service, tuple(actions), tuple(dict.fromkeys(problems)))
 
@@ -115,10 +116,22 @@ def _anything_there(platform: Platform, fleet: Fleet, journal: Journal) -> bool:
     return any(on_each(fleet.hosts, on_host))
 
 
-def _point(platform: Platform, engine: ReleaseEngine, tell: Progress) -> None:
+def _point(platform: Platform, engine: ReleaseEngine, was_right: bool, tell: Progress) -> None:
     live = engine.journal.live
-    if live is not None and ledger.point_current(platform.store, engine.environment, engine.service, live):
-        tell(f"the pointer to what is live was not #{live.release}: written anew")
+    if live is None:
+        return
+    ledger.point_current(platform.store, engine.environment, engine.service, live)
+    if not was_right:
+        tell(f"the pointer to what is live did not say #{live.release}: written anew")
+
+
+def _pointer_is_right(platform: Platform, journal: Journal) -> bool:
+    """Whether the pointer says what the journal says is live; a damaged one does not."""
+    try:
+        current = ledger.read_current(platform.store, journal.environment, journal.service)
+    except StoreDamaged:
+        return False
+    return journal.live is None or (current is not None and current.number == journal.live.release)
 
 
 def _repair(platform: Platform, engine: ReleaseEngine, tell: Progress, problems: list[str]) -> None:
