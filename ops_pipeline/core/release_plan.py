@@ -15,7 +15,6 @@ from ops_pipeline.core.release import Instance, Phase
 from ops_pipeline.core.routing import Routing
 from ops_pipeline.core.world import World
 
-
 STEADY_SECONDS = 1.0
 """New replicas stay healthy for this long beside the old ones before traffic goes to them: a crash loop shows."""
 
@@ -45,6 +44,7 @@ class Step:
     replicas: tuple[tuple[str, int], ...] = ()
     containers: tuple[tuple[str, str], ...] = ()  # (host, id)
     grace_seconds: float = 0.0
+    wait_seconds: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,16 @@ class Needs:
     patient: bool = False  # ask a silent replica again before believing it
 
 
-def needs(journal: Journal) -> Needs:
-    """Given the journal, return what has to be looked at before `next_step`."""
+def needs(journal: Journal, now: datetime) -> Needs:
+    """Given the journal, return what has to be looked at before `next_step` at the same moment."""
     work = journal.work
     if work is None:
         if not journal.leaving:
             return Needs()
-        return Needs(routing=True, connections=journal.leaving[0].pool)
+        pool = journal.leaving[0].pool
+        if any(pool in routing.pools for routing in journal.routing.values()):
+            return Needs(connections=pool)
+        return Needs(routing=True)
     if work.undo:
         return Needs(routing=True)
     mine = _probing(work)
@@ -85,6 +88,8 @@ def needs(journal: Journal) -> Needs:
             return Needs(routing=True, probes=(mine,), patient=True)
         case Phase.STARTING:
             return Needs(probes=(mine,))
+        case Phase.HEALTHY if _unsteady(work, now) > 0:
+            return Needs()
         case Phase.HEALTHY:
             return Needs(routing=True, probes=(mine,), patient=True)
         case _:
@@ -164,13 +169,15 @@ def _wake(journal: Journal, work: Work, world: World, now: datetime) -> Step:
 
 
 def _shift(journal: Journal, work: Work, world: World, now: datetime) -> Step:
+    left = _unsteady(work, now)
+    if left > 0:
+        text = f"#{work.release.number} has to stay healthy for {STEADY_SECONDS:g} s"
+        return Step(Do.WAIT, text, wait_seconds=left)
     fault = _why_not_ready(work, world)
     if fault:
         return _turn(journal, f"no longer healthy before the switch: {fault}", now)
     if not _edges_agree(journal, world):
         return Step(Do.ROUTE, "make the edges equal the wanted routing")
-    if work.own_containers and (now - work.entered).total_seconds() < STEADY_SECONDS:
-        return Step(Do.WAIT, f"#{work.release.number} has to stay healthy for {STEADY_SECONDS:g} s")
     pool = work.release.pool
     routing = {host: transitions.switched(wanted(journal, host), pool) for host in world.hosts}
     text = f"switch to pool {pool} (#{work.release.number}) on {', '.join(world.hosts)}"
@@ -206,7 +213,8 @@ def _leave(journal: Journal, place: Placement, world: World, now: datetime) -> S
     left = place.configuration.drain_seconds - (now - place.since).total_seconds()
     there = world.of(place.containers)
     if there and world.connections and left > 0:
-        return Step(Do.WAIT, f"#{place.release} drains: {world.connections} connections, at most {left:.0f} s more")
+        text = f"#{place.release} drains: {world.connections} connections, at most {left:.0f} s more"
+        return Step(Do.WAIT, text, wait_seconds=min(1.0, left))
     if there:
         text = f"stop and remove the containers of #{place.release}"
         grace = place.configuration.stop_grace_seconds
@@ -254,6 +262,12 @@ def _probing(work: Work) -> Probing:
 def _containers(work: Work) -> int:
     release = work.release
     return release.number if release.containers_of is None else release.containers_of
+
+
+def _unsteady(work: Work, now: datetime) -> float:
+    """Seconds for which new replicas still have to stay healthy before traffic may go to them."""
+    passed = (now - work.entered).total_seconds()
+    return STEADY_SECONDS - passed if work.own_containers and passed >= 0 else 0.0
 
 
 def _faults(work: Work, world: World) -> str:

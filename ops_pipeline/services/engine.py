@@ -27,7 +27,6 @@ from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.retrying import retried
 from ops_pipeline.services.topology import topology_of
 
-POLL_SECONDS = 0.25
 LOGS_SHOWN = 3
 REPEATS = 4
 """How often one and the same step may be taken in a row without getting anywhere."""
@@ -140,8 +139,9 @@ class ReleaseEngine:
         last, repeats = "", 0
         while True:
             self.lease.check()
-            world = self.look(needs(self.journal))
-            step = next_step(self.journal, world, self.platform.clock.now(), keep_standby=self._keeps_standby())
+            now = self.platform.clock.now()
+            world = self.look(needs(self.journal, now))
+            step = next_step(self.journal, world, now, keep_standby=self._keeps_standby())
             if step.do is Do.DONE:
                 return
             if step.do is Do.BLOCKED:
@@ -297,7 +297,7 @@ class ReleaseEngine:
                 )
                 self.start(launch, step.replicas)
             case Do.WAIT:
-                self.platform.clock.sleep(POLL_SECONDS)
+                self.platform.clock.sleep(step.wait_seconds)
             case Do.ROUTE:
                 self.route()
             case Do.REMOVE:

@@ -97,7 +97,7 @@ def _rehearse(platform: Platform, fleet: Fleet, journal: Journal) -> ReconcileRe
         journal = taken_over(journal, journal.generation, "", now)
         actions.append(journal.lines[-1].text)
     if journal.work is not None or journal.leaving:
-        world = look(platform, fleet, journal.environment, journal.service, needs(journal))
+        world = look(platform, fleet, journal.environment, journal.service, needs(journal, now))
         actions.append(next_step(journal, world, now).text)
     else:
         world = look(platform, fleet, journal.environment, journal.service, _everything(journal), patience=PATIENCE)

@@ -194,7 +194,7 @@ def test_a_return_to_the_standby_needs_its_health_and_starts_nothing() -> None:
     back = transitions.planned(
         SERVING, release(3, "a", Action.ROLLBACK, containers_of=1), HOSTS, NOW, own_containers=False
     )
-    assert needs(back).probes[0].release == 1
+    assert needs(back, NOW).probes[0].release == 1
     step = decide(back, world(back, silent={OLD[0].key: "no answer"}))
     assert step.then is not None and step.then.work is not None and "standby is not healthy" in step.then.work.undo
     step = decide(back, world(back))

@@ -154,7 +154,7 @@ def test_of_two_deploys_at_once_one_is_refused_with_holder_run_and_since_when(be
     waiting = [bed.controller("deploy", "twice", lease_wait_seconds=60, force=True) for _ in range(2)]
     outputs = {process.pid: process.communicate(timeout=120)[0] for process in waiting}
     assert [process.returncode for process in waiting] == [0, 0], outputs
-    assert sum("waiting: " in text for text in outputs.values()) == 1
+    assert sum("waiting: test/twice is being worked on" in text for text in outputs.values()) == 1
     numbers = [release.number for release in releases(bed.platform.store, ENVIRONMENT, "twice")]
     assert numbers == [3, 2, 1]
 
