@@ -9,8 +9,6 @@ from ops_pipeline.defs.assets.scans import latest
 from ops_pipeline.defs.failures import in_plain_words
 from ops_pipeline.defs.partitions import Partitions, environment_and_service
 from ops_pipeline.defs.platform import PlatformResource
-from ops_pipeline.services.health import check_health
-from ops_pipeline.services.scan_gate import scan_verdict
 
 
 def all_checks(catalogue: Catalogue, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
@@ -41,6 +39,8 @@ def all_checks(catalogue: Catalogue, partitions: Partitions) -> list[dg.AssetChe
     def vulnerability_policy(
         context: dg.AssetCheckExecutionContext, ops_platform: PlatformResource
     ) -> dg.AssetCheckResult:
+        from ops_pipeline.services.scan_gate import scan_verdict
+
         with in_plain_words():
             platform = ops_platform.platform()
             image = latest(platform, context.partition_key)
@@ -63,6 +63,8 @@ def all_checks(catalogue: Catalogue, partitions: Partitions) -> list[dg.AssetChe
         description="Health endpoint answers, through the edge and on every replica directly.",
     )
     def healthy(context: dg.AssetCheckExecutionContext, ops_platform: PlatformResource) -> dg.AssetCheckResult:
+        from ops_pipeline.services.health import check_health
+
         environment, service = environment_and_service(context.partition_key)
         with in_plain_words():
             report = check_health(ops_platform.platform(), environment, service)

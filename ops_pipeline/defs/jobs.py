@@ -11,7 +11,6 @@ from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import event_per_line
 from ops_pipeline.defs.run_config import BuildConfig, ReconcileConfig, ReleaseConfig, chosen_targets
 from ops_pipeline.errors import LeaseHeld, Permanent
-from ops_pipeline.services.reconcile import reconcile as reconcile_service
 
 Job = dg.JobDefinition | Any
 
@@ -54,6 +53,8 @@ def _release_job(
 @dg.op(name="reconcile_targets", description="Finish or undo what a stopped run left behind.")
 def reconcile_targets(context: dg.OpExecutionContext, config: ReconcileConfig, ops_platform: PlatformResource) -> None:
     """Reconcile every chosen service; one that somebody works on is left to them."""
+    from ops_pipeline.services.reconcile import reconcile as reconcile_service
+
     with in_plain_words():
         platform = ops_platform.platform()
         progress = event_per_line(context)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -16,11 +16,13 @@ from ops_pipeline.core.hygiene import BrokenRule
 from ops_pipeline.core.image import Image, ImageRef
 from ops_pipeline.core.release import PhaseTime, Release
 from ops_pipeline.core.scan import Finding, ScanVerdict
-from ops_pipeline.services.build import BuildOutcome
-from ops_pipeline.services.health import HealthReport
-from ops_pipeline.services.platform import Platform
-from ops_pipeline.services.reconcile import ReconcileReport
-from ops_pipeline.services.scan import ScanOutcome
+
+if TYPE_CHECKING:
+    from ops_pipeline.services.build import BuildOutcome
+    from ops_pipeline.services.health import HealthReport
+    from ops_pipeline.services.platform import Platform
+    from ops_pipeline.services.reconcile import ReconcileReport
+    from ops_pipeline.services.scan import ScanOutcome
 
 Metadata = dict[str, Any]
 

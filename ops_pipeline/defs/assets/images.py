@@ -9,7 +9,6 @@ from ops_pipeline.defs.partitions import Partitions
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import GroupedLines
 from ops_pipeline.defs.run_config import BuildConfig
-from ops_pipeline.services.build import build_image
 
 
 def image_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinition:
@@ -28,6 +27,8 @@ def image_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefini
     def image(
         context: dg.AssetExecutionContext, config: BuildConfig, ops_platform: PlatformResource
     ) -> dg.MaterializeResult[None]:
+        from ops_pipeline.services.build import build_image
+
         with in_plain_words(), GroupedLines(context) as progress:
             platform = ops_platform.platform()
             outcome = build_image(

@@ -13,10 +13,7 @@ from ops_pipeline.defs.partitions import Partitions, environment_and_service
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import event_per_line
 from ops_pipeline.defs.run_config import ReleaseConfig, check_release
-from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.platform import Platform
-from ops_pipeline.services.promote import promote
-from ops_pipeline.services.rollback import roll_back
 
 
 def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinition:
@@ -60,6 +57,10 @@ def make_release(
     context: dg.AssetExecutionContext,
 ) -> Release:
     """Deploy, promote or roll back."""
+    from ops_pipeline.services.deploy import deploy
+    from ops_pipeline.services.promote import promote
+    from ops_pipeline.services.rollback import roll_back
+
     progress, run_id, who = event_per_line(context), context.run.run_id, user_of(context.run.tags)
     why = config.reason
     match action:

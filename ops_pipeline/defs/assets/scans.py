@@ -10,14 +10,13 @@ from ops_pipeline.defs.partitions import Partitions
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import GroupedLines
 from ops_pipeline.errors import NotFound
-from ops_pipeline.services.images import latest_image
 from ops_pipeline.services.platform import Platform
-from ops_pipeline.services.scan import make_sbom, scan_image
-from ops_pipeline.services.scan_gate import scan_verdict
 
 
 def latest(platform: Platform, service: str) -> Image:
     """The image last built of a service. Raise NotFound, with what to do, when none was."""
+    from ops_pipeline.services.images import latest_image
+
     image = latest_image(platform.store, service)
     if image is None:
         raise NotFound(f"no image of {service} has been built yet", hint=f"Build one: ops build {service}")
@@ -36,6 +35,8 @@ def sbom_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinit
         description="Bill of materials of the latest image, CycloneDX JSON, kept in the store under its digest.",
     )
     def sbom(context: dg.AssetExecutionContext, ops_platform: PlatformResource) -> dg.MaterializeResult[None]:
+        from ops_pipeline.services.scan import make_sbom
+
         with in_plain_words(), GroupedLines(context) as progress:
             platform = ops_platform.platform()
             image = latest(platform, context.partition_key)
@@ -61,6 +62,9 @@ def scan_report_asset(catalogue: Catalogue, partitions: Partitions) -> dg.Assets
         ),
     )
     def scan_report(context: dg.AssetExecutionContext, ops_platform: PlatformResource) -> dg.MaterializeResult[None]:
+        from ops_pipeline.services.scan import scan_image
+        from ops_pipeline.services.scan_gate import scan_verdict
+
         with in_plain_words(), GroupedLines(context) as progress:
             platform = ops_platform.platform()
             image = latest(platform, context.partition_key)
