@@ -7,7 +7,6 @@ each counts, for disturbances only ever add.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 LIMITS = {10: 1.3, 1000: 2.0}
+ROUNDS = 5
 
 EMPTY = "import dagster as dg\n\ndefs = dg.Definitions(assets=[])\n"
 
@@ -88,9 +88,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 def main() -> int:
     """Print the ratios. Return 1 when one is above its limit."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    found = measure(parser.parse_args().rounds)
+    found = measure(ROUNDS)
     empty, good = found.pop("empty"), True
     print(f"definitions load: empty project {empty:.2f} s")
     for services, seconds in found.items():

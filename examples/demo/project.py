@@ -6,6 +6,7 @@ versions, build skipping and the history of releases are the real thing and the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -18,6 +19,8 @@ PROJECT = HOME / "project"
 CATALOGUE = PROJECT / "deploy" / "services.yaml"
 PASSWORD = PROJECT / ".ops" / "secrets" / "database_password"
 COPIED = ("deploy/services.yaml", "deploy/services.schema.json", "deploy/sample-vulnerabilities", "examples/storefront")
+
+LEFT_OUT = ("__pycache__", ".ruff_cache", ".pytest_cache", ".mypy_cache", ".env", ".venv")
 
 # What each version changes, as a team's commit would.
 API_DOCKERFILE = "examples/storefront/api/Dockerfile"
@@ -44,8 +47,26 @@ def git(*arguments: str) -> str:
 
 
 def create() -> None:
-    """Make the repository, or renew its content, with the tags v1.0.0, v2.0.0 and v3.0.0; end at version 1."""
+    """Make the repository with the tags v1.0.0, v2.0.0 and v3.0.0, and end at version 1.
+
+    One that was made from these very sources is kept; an older one gets the new content as a new history.
+    """
     PROJECT.mkdir(parents=True, exist_ok=True)
+    mark = HOME / "made-from"
+    wanted = _fingerprint()
+    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
+        _make_history()
+        mark.write_text(wanted, encoding="utf-8")
+    checkout("v1.0.0")
+    if not PASSWORD.exists():
+        PASSWORD.parent.mkdir(parents=True, exist_ok=True)
+        PASSWORD.parent.chmod(0o700)
+        PASSWORD.write_text(secrets.token_urlsafe(24), encoding="utf-8")
+        # The database's container has another user and must read it; the folder keeps everybody else out.
+        PASSWORD.chmod(0o444)
+
+
+def _make_history() -> None:
     if not (PROJECT / ".git").exists():
         git("init", "--quiet", "--initial-branch", "main")
     else:
@@ -60,13 +81,16 @@ def create() -> None:
     _commit("Break the health check, unnoticed", "v3.0.0")
     checkout("v3.0.0")
     git("branch", "--force", "main", "v3.0.0")
-    checkout("v1.0.0")
-    if not PASSWORD.exists():
-        PASSWORD.parent.mkdir(parents=True, exist_ok=True)
-        PASSWORD.parent.chmod(0o700)
-        PASSWORD.write_text(secrets.token_urlsafe(24), encoding="utf-8")
-        # The database's container has another user and must read it; the folder keeps everybody else out.
-        PASSWORD.chmod(0o444)
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(f"{NEW}{BROKEN}".encode())
+    for name in COPIED:
+        source = REPOSITORY / name
+        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            if file.is_file() and not set(file.parts) & set(LEFT_OUT):
+                digest.update(f"{file.relative_to(REPOSITORY)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def checkout(tag: str) -> None:
@@ -77,8 +101,7 @@ def checkout(tag: str) -> None:
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.rmtree(target, ignore_errors=True)
-        ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".env", ".venv")
-        shutil.copytree(source, target, ignore=ignored)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

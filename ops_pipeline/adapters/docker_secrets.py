@@ -10,7 +10,7 @@ FOLDER = "/run/secrets"
 
 
 def secrets_archive(secrets: Mapping[str, str], uid: int, gid: int) -> bytes:
-    """A tar archive to unpack in FOLDER: every file 0400 of `uid`:`gid`. The folder stays root's, so nothing is added."""
+    """A tar archive to unpack in FOLDER: each file 0400 of `uid`:`gid`. The folder stays root's: nothing is added."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, value in sorted(secrets.items()):

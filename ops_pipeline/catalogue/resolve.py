@@ -43,9 +43,10 @@ def resolve_service(environment: str, settings: Environment, service: str, entry
         read_only=entry.read_only,
         tmpfs=entry.tmpfs,
         memory_bytes=None if entry.memory_mb is None else entry.memory_mb * _MEBIBYTE,
-        cpus=entry.cpus,
-        start_timeout_seconds=entry.health.start_timeout_seconds,
-        stop_grace_seconds=entry.stop_grace_seconds,
-        drain_seconds=entry.drain_seconds,
+        cpus=None if entry.cpus is None else float(entry.cpus),
+        # A default of the catalogue may be an int where a stored record gives a float; their hashes would differ.
+        start_timeout_seconds=float(entry.health.start_timeout_seconds),
+        stop_grace_seconds=float(entry.stop_grace_seconds),
+        drain_seconds=float(entry.drain_seconds),
         strategy=entry.strategy,
     )

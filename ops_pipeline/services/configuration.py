@@ -12,33 +12,6 @@ from ops_pipeline.core.release import ServiceConfiguration
 from ops_pipeline.errors import BadInput, Problem
 from ops_pipeline.services.platform import Platform
 
-MEBIBYTE = 1024 * 1024
-
-
-def configuration_of(catalogue: Catalogue, environment: str, service: str) -> ServiceConfiguration:
-    """Given a catalogue, return how `service` runs in `environment`."""
-    entry, settings = catalogue.services[service], catalogue.environments[environment]
-    override = settings.services.get(service)
-    volumes = {**entry.volumes, **(override.volumes if override else {})}
-    return ServiceConfiguration(
-        port=entry.port,
-        health_path=entry.health.path,
-        replicas=(override.replicas if override else None) or entry.replicas,
-        environment={**entry.environment, **(override.environment if override else {})},
-        secrets={**entry.secrets, **(override.secrets if override else {})},
-        volumes={name.replace("{environment}", environment): path for name, path in volumes.items()},
-        command=entry.command,
-        read_only=entry.read_only,
-        tmpfs=entry.tmpfs,
-        memory_bytes=None if entry.memory_mb is None else entry.memory_mb * MEBIBYTE,
-        cpus=None if entry.cpus is None else float(entry.cpus),
-        # A default of the catalogue may be an int where a stored record gives a float; their hashes would differ.
-        start_timeout_seconds=float(entry.health.start_timeout_seconds),
-        stop_grace_seconds=float(entry.stop_grace_seconds),
-        drain_seconds=float(entry.drain_seconds),
-        strategy=entry.strategy,
-    )
-
 
 def configuration_hash(configuration: ServiceConfiguration) -> str:
     """sha256 of the canonical JSON; equal hash = containers would run alike. Secret references count, values do not."""

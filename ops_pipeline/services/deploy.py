@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ops_pipeline.catalogue.resolve import resolve
 from ops_pipeline.core.image import DIGEST, Image
 from ops_pipeline.core.journal import Journal, free_pool
 from ops_pipeline.core.numbering import release_timestamp
@@ -13,7 +14,7 @@ from ops_pipeline.core.release_plan import Needs, Probing
 from ops_pipeline.errors import BadInput, NotFound, Permanent, PolicyRefused, Problem
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
-from ops_pipeline.services.configuration import check_names, configuration_hash, configuration_of, read_secrets
+from ops_pipeline.services.configuration import check_names, configuration_hash, read_secrets
 from ops_pipeline.services.engine import Assignment, ReleaseEngine, at_work
 from ops_pipeline.services.gates import refusals, refuse_if_any
 from ops_pipeline.services.images import find_image, find_sbom, latest_image, latest_scan
@@ -48,7 +49,7 @@ def deploy(
     image = image_to_deploy(platform, service, digest)
     subject = f"{environment}/{service}: {action} of {image.version} ({image.ref.short})"
     refuse_if_any(subject, refusals(platform, environment, service, image.ref.digest, action))
-    configuration = configuration_of(platform.catalogue, environment, service)
+    configuration = resolve(platform.catalogue, environment, service)
     secrets = read_secrets(platform, configuration.secrets)
     retried(
         platform.clock,

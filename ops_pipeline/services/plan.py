@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ops_pipeline.catalogue.resolve import resolve
 from ops_pipeline.core.journal import Journal, free_pool
 from ops_pipeline.core.release import Action
 from ops_pipeline.core.release_plan import Needs, Probing
 from ops_pipeline.errors import BadInput, OpsError
-from ops_pipeline.services.configuration import changed_keys, check_names, configuration_of, read_secrets
+from ops_pipeline.services.configuration import changed_keys, check_names, read_secrets
 from ops_pipeline.services.deploy import image_to_deploy
 from ops_pipeline.services.fleet import Fleet, fleet_of, on_each
 from ops_pipeline.services.gates import refusals
@@ -46,7 +47,7 @@ def plan(platform: Platform, environment: str, service: str, digest: str | None 
     check_names(platform.catalogue, environment, service)
     image = image_to_deploy(platform, service, digest)
     journal, fleet = read_journal(platform, environment, service), fleet_of(platform, environment)
-    configuration = configuration_of(platform.catalogue, environment, service)
+    configuration = resolve(platform.catalogue, environment, service)
     gates = refusals(platform, environment, service, image.ref.digest, Action.DEPLOY)
     stops = list(gates.reasons)
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ops_pipeline.catalogue.model import Catalogue, Service
+from ops_pipeline.catalogue.resolve import resolve
 from ops_pipeline.core.routing import EdgeService, EdgeTopology, RouteRule
-from ops_pipeline.services.configuration import configuration_of
 
 
 def topology_of(catalogue: Catalogue, environment: str) -> EdgeTopology:
@@ -13,7 +13,7 @@ def topology_of(catalogue: Catalogue, environment: str) -> EdgeTopology:
         EdgeService(
             name=name,
             route=RouteRule(entry.route.path, entry.route.host, entry.route.strip_prefix),
-            slots=max(configuration_of(catalogue, environment, name).replicas, entry.replicas),
+            slots=max(resolve(catalogue, environment, name).replicas, entry.replicas),
             health_path=entry.health.path,
             timeout_seconds=entry.request_timeout_seconds,
         )

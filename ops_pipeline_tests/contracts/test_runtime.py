@@ -267,7 +267,10 @@ def test_secrets_are_files_only_the_image_user_can_read_and_go_with_the_containe
     container = started(real, spec)
     seen = real.engine.containers.get(container)
     assert value not in str(seen.attrs)
-    script = "stat -c '%a %u' /run/secrets /run/secrets/TOKEN; cat /run/secrets/TOKEN; id -u; touch /run/secrets/new || echo refused"
+    script = (
+        "stat -c '%a %u' /run/secrets /run/secrets/TOKEN; cat /run/secrets/TOKEN; id -u; "
+        "touch /run/secrets/new || echo refused"
+    )
     output = seen.exec_run(["sh", "-c", script], demux=True).output[0].decode()
     assert output.startswith(f"755 0\n400 10001\n{value}10001\n"), output
     assert "refused" in output

@@ -195,10 +195,16 @@ class EdgeBed:
         ).strip()
 
     def close(self) -> None:
-        """Remove every container, the network and the volume."""
-        for container in self.engine.containers.list(all=True, filters={"label": f"ops.testbed={self.id}"}):
+        """Remove every container, also what a control plane started on the network, the network and the volumes."""
+        mine = self.engine.containers.list(all=True, filters={"label": f"ops.testbed={self.id}"})
+        mine += self.engine.containers.list(all=True, filters={"network": self.network.name})
+        for container in {container.id: container for container in mine}.values():
+            named = [mount["Name"] for mount in container.attrs.get("Mounts", []) if mount.get("Type") == "volume"]
             with contextlib.suppress(docker.errors.NotFound):
                 container.remove(force=True, v=True)
+            for name in named:
+                with contextlib.suppress(docker.errors.NotFound, docker.errors.APIError):
+                    self.engine.volumes.get(name).remove()
         with contextlib.suppress(docker.errors.NotFound):
             self.network.remove()
         with contextlib.suppress(docker.errors.NotFound):
