@@ -38,9 +38,9 @@ def test_jobs(repository: dg.RepositoryDefinition) -> None:
     assert names == {"build_and_scan", "deploy", "promote", "rollback", "reconcile"}
 
 
-def test_no_schedule_or_sensor_yet(repository: dg.RepositoryDefinition) -> None:
+def test_sensors_and_schedules(repository: dg.RepositoryDefinition) -> None:
+    assert {sensor.name for sensor in repository.sensor_defs} == {"drift"}
     assert not repository.schedule_defs
-    assert not repository.sensor_defs
 
 
 def test_partitions(repository: dg.RepositoryDefinition) -> None:

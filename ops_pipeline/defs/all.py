@@ -18,12 +18,13 @@ from ops_pipeline.defs.checks import all_checks
 from ops_pipeline.defs.jobs import all_jobs
 from ops_pipeline.defs.partitions import partitions_of
 from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline.defs.sensors import drift_sensor
 
 ROOT = Path(__file__).parents[2]
 
 
 def build_definitions(catalogue: Catalogue, ops_platform: PlatformResource) -> dg.Definitions:
-    """Given a catalogue and the resource that opens its platform, return assets, checks and jobs."""
+    """Given a catalogue and the resource that opens its platform, return assets, checks, jobs and sensors."""
     partitions = partitions_of(catalogue)
     with _accepted_previews():
         assets = [
@@ -36,6 +37,7 @@ def build_definitions(catalogue: Catalogue, ops_platform: PlatformResource) -> d
             assets=with_code_links(assets, catalogue.source_url),
             asset_checks=all_checks(catalogue, partitions),
             jobs=all_jobs(),
+            sensors=[drift_sensor(catalogue)],
             resources={"ops_platform": ops_platform},
             executor=dg.in_process_executor,
         )

@@ -1,0 +1,59 @@
+"""What waits for a reconcile although nobody works on it, and where the world differs from the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ops_pipeline.errors import OpsError
+from ops_pipeline.services.journal import read_journal
+from ops_pipeline.services.lease import read_lease
+from ops_pipeline.services.platform import Platform
+from ops_pipeline.services.reconcile import reconcile
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One (environment, service) that wants a reconcile. `key` names this very occasion, once and for all."""
+
+    environment: str
+    service: str
+    reason: str
+    key: str
+
+
+def attention(platform: Platform, environment: str, service: str) -> Attention | None:
+    """Given a target, return why it waits for a reconcile: work whose controller is gone, or a standby over its time.
+
+    Reads the ledger only, no engine and no edge. None while somebody holds the lease. Raise StoreDamaged, Unavailable.
+    """
+    now = platform.clock.now()
+    lease = read_lease(platform, environment, service)
+    if lease is not None and lease.held(now):
+        return None
+    journal = read_journal(platform, environment, service)
+    reason = ""
+    if journal.work is not None:
+        work = journal.work
+        reason = f"run {journal.run_id or 'unknown'} ended while #{work.release.number} was {work.stage}"
+    elif journal.leaving:
+        reason = f"#{journal.leaving[0].release} was leaving when run {journal.run_id or 'unknown'} ended"
+    elif journal.standby is not None:
+        warm = timedelta(minutes=platform.catalogue.environments[environment].standby_minutes)
+        if now >= journal.standby.since + warm:
+            reason = f"standby #{journal.standby.release} has been kept for its {warm.total_seconds() / 60:g} minutes"
+    if not reason:
+        return None
+    return Attention(environment, service, reason, f"{environment}/{service}/{journal.generation}/{len(journal.lines)}")
+
+
+def drift(platform: Platform, environment: str, service: str) -> tuple[str, ...]:
+    """How the world differs from the ledger, in words; empty = it does not. Looks at hosts and edges, changes nothing.
+
+    What cannot be looked at is named too: not seeing a difference is no proof that there is none.
+    """
+    try:
+        report = reconcile(platform, environment, service, progress=lambda line: None, dry_run=True)
+    except OpsError as error:
+        return (f"could not look: {error.message}",)
+    return (*report.actions, *report.problems)
