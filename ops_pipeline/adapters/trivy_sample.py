@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from yaml import YAMLError, safe_load
 
 from ops_pipeline.adapters import bolt
 from ops_pipeline.errors import BadInput, Problem
@@ -58,7 +57,7 @@ def write(folder: Path, cache: Path) -> datetime:
     file = folder / SOURCE_FILE
     try:
         content = file.read_bytes()
-        source = _Source.model_validate(YAML(typ="safe").load(content))
+        source = _Source.model_validate(safe_load(content))
     except OSError as error:
         raise BadInput([Problem(str(file), f"cannot be read: {error.strerror}")], subject="sample database") from error
     except YAMLError as error:
