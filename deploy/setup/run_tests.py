@@ -139,14 +139,14 @@ class TestRun:
                     failed.append(name)
         return failed
 
-    def phase(self, name: str, expression: str, workers: int, extra: Sequence[str]) -> int:
-        """One pytest phase. Return pytest's exit code."""
+    def phase(self, name: str, expression: str, workers: int, distribution: str, extra: Sequence[str]) -> int:
+        """One pytest phase; `distribution` is xdist's word for what stays on one worker. Return pytest's exit code."""
         say("tests", f"phase «{name}»")
         report = self.folder / f"{name}.xml"
         argv = [str(PYTHON), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(self.folder / name)]
         argv += ["-o", "junit_family=xunit2", "--junitxml", str(report), "--durations", "10", "-q"]
         argv += ["-m", expression] if expression else []
-        argv += ["-n", str(workers), "--dist", "loadgroup"] if workers > 1 else []
+        argv += ["-n", str(workers), "--dist", distribution] if workers > 1 else []
         code = self.call([*argv, *extra])
         if code != NO_TESTS:
             self.counts.add(report)
@@ -264,11 +264,15 @@ def main(extra: Sequence[str]) -> int:
 def _all_checks(run: TestRun, extra: Sequence[str]) -> list[str]:
     """Lint and both phases, each also when an earlier one failed. Return what failed."""
     problems = [f"{name} failed" for name in run.static_checks()]
-    real_workers = int(os.environ.get("OPS_TEST_REAL_WORKERS", "1"))
-    phases = [("quick", "not real and not browser", 2), ("real", "real or browser", real_workers)]
+    real_workers = int(os.environ.get("OPS_TEST_REAL_WORKERS", "2"))
+    # Real components are shared by the tests of a file, so these stay together.
+    phases = [
+        ("quick", "not real and not browser", 2, "load"),
+        ("real", "real or browser", real_workers, "loadfile"),
+    ]
     if "-m" in extra:
-        phases = [("chosen", "", 1)]
-    codes = {name: run.phase(name, expression, workers, extra) for name, expression, workers in phases}
+        phases = [("chosen", "", 1, "load")]
+    codes = {name: run.phase(name, *how, extra) for name, *how in phases}
     problems += [f"phase «{name}»: pytest ended with code {code}" for name, code in codes.items() if code not in (0, 5)]
     if all(code == NO_TESTS for code in codes.values()):
         problems.append("no test ran")
