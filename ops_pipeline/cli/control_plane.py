@@ -70,7 +70,7 @@ class ControlPlane:
                 self._start("daemon", [sys.executable, "-m", "dagster._daemon", "run", "-w", str(workspace)])
                 self._until(lambda: answers(ui_socket), "webserver")
                 if not self.stopping:
-                    (self.places.run / "ready").write_text(f"{os.getpid()}\n")
+                    write_aside(self.places.run / "ready", f"{os.getpid()}\n".encode(), 0o644)
                     self.say(f"ready after {time.monotonic() - begun:.1f} s")
                 self._watch(code_socket)
             finally:
@@ -123,7 +123,7 @@ class ControlPlane:
         )
         known = self.children.get(name)
         self.children[name] = Child(name, command, process, [*(known.starts if known else []), time.monotonic()])
-        (self.places.run / f"{name.replace(' ', '-')}.pid").write_text(f"{process.pid}\n")
+        write_aside(self.places.run / f"{name.replace(' ', '-')}.pid", f"{process.pid}\n".encode(), 0o644)
 
     def _watch(self, code_socket: Path) -> None:
         seen = fingerprint(self.catalogue)

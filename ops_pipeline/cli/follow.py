@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ops_pipeline.defs.run_events import WAITING, Kind, RunClient, RunEvent, Snapshot
-from ops_pipeline.errors import OpsError, Transient
+from ops_pipeline.errors import OpsError, PolicyRefused, Transient
 
 POLL_SECONDS = 0.4
 PATIENCE_SECONDS = 60.0
@@ -18,6 +18,9 @@ PATIENCE_SECONDS = 60.0
 ENGINE_WORDS = "Dependencies for step "
 """Begins a line Dagster logs about steps it skips; the failure itself says more."""
 
+CHECK_WORDS = "DagsterAssetCheckFailedError"
+"""Stands in the failure of a run that a blocking asset check ended."""
+
 STOPPED_EXIT_CODE = 6
 """The run was stopped by a person; it has undone what it began."""
 
@@ -25,8 +28,8 @@ STOPPED_EXIT_CODE = 6
 class RunFailed(OpsError):
     """The run ended badly; its words are the failure's own."""
 
-    def __init__(self, message: str, *, exit_code: int, error: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, exit_code: int, error: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.exit_code = exit_code
         self.error = error
         self.printed = False  # True once it stands in the JSON document a command prints
@@ -60,7 +63,8 @@ class Outcome:
         if self.status == "CANCELED":
             raise RunFailed(f"run {self.run_id} was stopped", exit_code=STOPPED_EXIT_CODE, error="Stopped")
         if self.failure is None:
-            raise RunFailed(f"run {self.run_id} ended without saying why", exit_code=1)
+            hint = f"Its process's last words: workers/{self.run_id}.log in DAGSTER_HOME."
+            raise RunFailed(f"run {self.run_id} ended without saying why", exit_code=1, hint=hint)
         metadata = self.failure.metadata
         raise RunFailed(
             self.failure.text.strip(), exit_code=int(metadata.get("exit_code", 1)), error=str(metadata.get("error", ""))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from ops_pipeline.defs.attribution import SECRET_HEADER, USER_HEADER
 from ops_pipeline.defs.run_events import Kind, Launch, RunEvent, Snapshot
 from ops_pipeline.errors import BadInput, NotFound, Permanent, PolicyRefused, Problem, Transient, Unavailable
 
@@ -77,7 +80,7 @@ mutation OpsStop($id: String!) {
 
 
 class RemoteRuns:
-    """The Dagster UI at `url`. `transport` is for tests (a Unix socket)."""
+    """The Dagster UI at `url`, or behind `transport` (a Unix socket); `pages` is where a person sees its runs."""
 
     def __init__(
         self,
@@ -85,8 +88,10 @@ class RemoteRuns:
         *,
         transport: httpx.BaseTransport | None = None,
         headers: Mapping[str, str] | None = None,
+        pages: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self._pages = self.url if pages is None else pages.rstrip("/")
         self._client = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, transport=transport, headers=headers)
 
     @property
@@ -156,7 +161,7 @@ class RemoteRuns:
 
     def link(self, run_id: str) -> str:
         """Page of a run."""
-        return f"{self.url}/runs/{run_id}"
+        return f"{self._pages}/runs/{run_id}" if self._pages else ""
 
     def stop(self, run_id: str) -> bool:
         """Ask a run to stop."""
@@ -179,6 +184,24 @@ class RemoteRuns:
             raise kind(f"the Dagster UI at {self.url} answered {response.status_code}: {str(words)[:300]}")
         data: dict[str, Any] = body["data"]
         return data
+
+
+def through_socket(door: Path, user: str) -> RemoteRuns | None:
+    """The control plane of this machine, asked on its own socket in the name of the system user.
+
+    Given the folder the front door mounts, return None when nothing is there or it is not ours to read.
+    """
+    path = door / "webserver.sock"
+    try:
+        secret = (door / "secret").read_text().strip()
+        reachable = path.is_socket()
+    except OSError:
+        return None
+    if not secret or not reachable:
+        return None
+    transport = httpx.HTTPTransport(uds=min(str(path), os.path.relpath(path), key=len))
+    headers = {SECRET_HEADER: secret, USER_HEADER: user}
+    return RemoteRuns("http://control-plane-of-this-machine", transport=transport, headers=headers, pages="")
 
 
 def _root_cause(error: Mapping[str, Any]) -> str:

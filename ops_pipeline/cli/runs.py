@@ -10,7 +10,7 @@ from ops_pipeline.cli.follow import Outcome, RunFailed, follow
 from ops_pipeline.cli.names import check_names
 from ops_pipeline.cli.output import err, out, print_json
 from ops_pipeline.cli.project import Project
-from ops_pipeline.cli.remote import RemoteRuns
+from ops_pipeline.cli.remote import RemoteRuns, through_socket
 from ops_pipeline.defs.run_events import Launch, RunClient
 from ops_pipeline.errors import OpsError, Unavailable
 
@@ -19,16 +19,31 @@ DETACHED_EXIT_CODE = 130
 
 
 def choose_client(project: Project, url: str | None) -> RunClient:
-    """The UI at `url` (`--url`, OPS_URL), else at the catalogue's front door, else this machine.
+    """The UI at `url` (`--url`, OPS_URL), else the catalogue's front door, else this machine's control plane or none.
 
     An address that was given must answer: raise Unavailable rather than act somewhere else.
     """
     address = url or os.environ.get("OPS_URL")
-    remote = RemoteRuns(address or project.catalogue.front_door.url)
-    if remote.answers():
-        return remote
     if address:
+        remote = RemoteRuns(address)
+        if remote.answers():
+            return remote
         raise Unavailable(f"no Dagster UI answers at {address}", hint="Is it up? Start it there with: ops serve")
+    remote, refused = RemoteRuns(project.catalogue.front_door.url), None
+    try:
+        if remote.answers():
+            return remote
+    except Unavailable as error:
+        refused = error  # a log-in page, perhaps
+    direct = through_socket(project.places.door, getpass.getuser())
+    if direct is not None and direct.answers():
+        return direct
+    if refused is not None:
+        raise refused
+    return _local(project)
+
+
+def _local(project: Project) -> RunClient:
     catalogue = project.catalogue
     project.places.prepare()
     # The run's process inherits these.

@@ -19,13 +19,14 @@ def failure(error: OpsError) -> dg.Failure:
     if error.hint:
         metadata["hint"] = dg.MetadataValue.text(error.hint)
     if isinstance(error, PolicyRefused):
-        metadata["reasons"] = dg.MetadataValue.md("\n".join(f"- {reason}" for reason in error.reasons))
+        # Text stands in the run's page at once; Markdown hides behind a link.
+        metadata["reasons"] = dg.MetadataValue.text("\n".join(error.reasons))
     if isinstance(error, BadInput):
-        metadata["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in error.problems))
+        metadata["problems"] = dg.MetadataValue.text("\n".join(map(str, error.problems)))
     first, _, rest = error.message.partition("\n")
     if rest and not isinstance(error, BadInput):
         # A failed start carries the last lines of the container; they read best as they were written.
-        metadata["log"] = dg.MetadataValue.md(f"```\n{rest.rstrip()}\n```")
+        metadata["log"] = dg.MetadataValue.text(rest.rstrip())
     return dg.Failure(description=str(error) if error.message else first, metadata=metadata, allow_retries=False)
 
 

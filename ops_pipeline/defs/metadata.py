@@ -95,9 +95,14 @@ def of_sbom(image: Image, key: str, document: bytes | None) -> Metadata:
 def of_scan(catalogue: Catalogue, image: Image, outcome: ScanOutcome, verdicts: Mapping[str, ScanVerdict]) -> Metadata:
     """What `scan_report` shows."""
     report = outcome.report
-    shown: Metadata = {
-        "digest": report.digest,
+    shown: Metadata = {}
+    if report.database.sample:
+        # First of all, so that nobody takes a clean sample for a clean image.
+        shown["SAMPLE_DATABASE"] = "Scanned with the small SAMPLE database: clean here does not mean clean."
+    return shown | {
         "version": image.version,
+        "digest": report.digest,
+        **of_verdicts(verdicts),
         **{severity.lower(): count for severity, count in report.counts().items()},
         "new": len(outcome.new),
         "gone": len(outcome.gone),
@@ -108,13 +113,7 @@ def of_scan(catalogue: Catalogue, image: Image, outcome: ScanOutcome, verdicts: 
         "scanner": report.scanner,
         "store_key": outcome.report_key,
         "manifest": dg.MetadataValue.url(manifest_url(catalogue, image.ref)),
-        **of_verdicts(verdicts),
     }
-    if report.database.sample:
-        shown["SAMPLE_DATABASE"] = dg.MetadataValue.md(
-            "**Scanned with the repository's small sample database.** Clean here does not mean clean."
-        )
-    return shown
 
 
 def of_verdicts(verdicts: Mapping[str, ScanVerdict]) -> Metadata:
@@ -132,17 +131,18 @@ def of_verdicts(verdicts: Mapping[str, ScanVerdict]) -> Metadata:
         for environment, verdict in verdicts.items()
     ]
     blocking = dict.fromkeys(finding for verdict in verdicts.values() for finding in verdict.blocking)
-    return {"verdicts": dg.MetadataValue.table(rows), "blocking": _findings(tuple(blocking))}
+    shown: Metadata = {"verdicts": dg.MetadataValue.table(rows)}
+    return {**shown, "blocking": _findings(tuple(blocking))} if blocking else shown
 
 
 def verdict_sentence(verdicts: Mapping[str, ScanVerdict]) -> str:
-    """One sentence about all environments."""
-    return ". ".join(
-        f"{environment}: "
-        + ("allowed" if verdict.allowed else "refused, " + "; ".join(verdict.reasons))
-        + (f" ({'; '.join(verdict.warnings)})" if verdict.warnings else "")
-        for environment, verdict in verdicts.items()
-    )
+    """One sentence about all environments; those that say the same are named together."""
+    said: dict[str, list[str]] = {}
+    for environment, verdict in verdicts.items():
+        words = "allowed" if verdict.allowed else "refused, " + "; ".join(verdict.reasons)
+        words += f" ({'; '.join(verdict.warnings)})" if verdict.warnings else ""
+        said.setdefault(words, []).append(environment)
+    return ". ".join(f"{', '.join(environments)}: {words}" for words, environments in said.items())
 
 
 def of_release(platform: Platform, release: Release) -> Metadata:
@@ -154,12 +154,13 @@ def of_release(platform: Platform, release: Release) -> Metadata:
     shown: Metadata = {
         "release": release.number,
         "phase": release.phase.value,
-        "action": release.action.value,
-        "digest": release.digest,
         "version": release.version,
-        "commit": release.commit,
+        "url": dg.MetadataValue.url(environment.url.rstrip("/") + path),
+        "digest": release.digest,
+        "action": release.action.value,
         "who": release.who,
         "why": release.why or "not said",
+        "commit": release.commit,
         "pool": release.pool,
         "replicas": len(release.instances),
         **{f"scan_{severity.lower()}": count for severity, count in release.scan_counts.items()},
@@ -171,7 +172,6 @@ def of_release(platform: Platform, release: Release) -> Metadata:
                 for one in release.instances
             ]
         ),
-        "url": dg.MetadataValue.url(environment.url.rstrip("/") + path),
         "manifest": dg.MetadataValue.url(manifest_url(catalogue, image)),
         "prometheus": dg.MetadataValue.url(prometheus_url(catalogue, release.environment, release.service)),
         "ledger": f"releases/{release.environment}/{release.service}/{release.timestamp}/manifest.json",

@@ -11,6 +11,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,7 @@ WORKER_TAG = "ops/worker"
 """`host:pid` of the process of a run."""
 
 KEPT_LOGS = 200
+FIRST_SECONDS = 1.0
 
 
 def worker_runs(pid: int, run_id: str) -> bool:
@@ -47,7 +49,7 @@ def worker_runs(pid: int, run_id: str) -> bool:
 
 
 class DetachedRunLauncher(RunLauncher[Any], ConfigurableClass):
-    """Starts `dagster api execute_run` in a session of its own, on this host."""
+    """Starts a process (`run_worker.py`) in a session of its own, on this host."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -80,7 +82,7 @@ class DetachedRunLauncher(RunLauncher[Any], ConfigurableClass):
         )
         with self._log_path(run.run_id).open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "dagster", "api", "execute_run", serialize_value(arguments)],
+                [sys.executable, "-m", "ops_pipeline.defs.run_worker", serialize_value(arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -102,6 +104,7 @@ class DetachedRunLauncher(RunLauncher[Any], ConfigurableClass):
             )
             return False
         os.kill(pid, signal.SIGTERM)
+        self._cancel_if_it_never_began(pid, run_id)
         return True
 
     @property
@@ -127,6 +130,18 @@ class DetachedRunLauncher(RunLauncher[Any], ConfigurableClass):
         if not path.exists():
             return None
         return "\n".join(path.read_text(errors="replace").splitlines()[-30:])
+
+    def _cancel_if_it_never_began(self, pid: int, run_id: str) -> None:
+        # In the worker's first instant the signal simply ends it: nothing was begun and nobody is left to say so.
+        deadline = time.monotonic() + FIRST_SECONDS
+        while worker_runs(pid, run_id):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+            self._reap()
+        run = self._instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_canceled(run, message="Stopped before it began.")
 
     def _worker(self, run: DagsterRun) -> tuple[str, int]:
         host, _, pid = run.tags.get(WORKER_TAG, "").rpartition(":")

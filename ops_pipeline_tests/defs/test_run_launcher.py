@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +39,8 @@ class Home:
         (folder / "dagster.yaml").write_text((REPOSITORY / "dagster.yaml").read_text())
         self.instance = dg.DagsterInstance.from_config(str(folder))
 
-    def launch(self, seconds: float) -> str:
-        """Launch from another process, which then ends."""
+    def launch(self, seconds: float, *, begun: bool = True) -> str:
+        """Launch from another process, which then ends; wait until the run has begun its work."""
         done = subprocess.run(
             [sys.executable, "-c", LAUNCH, str(REPOSITORY)],
             env={
@@ -55,7 +56,8 @@ class Home:
             check=True,
         )
         run_id = done.stdout.split()[-1]
-        until(lambda: (self.folder / "begun").exists(), 60, "the start of the run")
+        if begun:
+            until(lambda: (self.folder / "begun").exists(), 60, "the start of the run")
         return run_id
 
     def status(self, run_id: str) -> str:
@@ -101,6 +103,18 @@ def test_a_stopped_run_undoes_what_it_began(home: Home) -> None:
     assert not home.instance.run_launcher.terminate(run_id)
 
 
+@pytest.mark.parametrize("after", [0.0, 0.3, 0.8])
+def test_a_run_stopped_while_it_loads_never_begins_or_undoes(home: Home, after: float) -> None:
+    run_id = home.launch(120, begun=False)
+    time.sleep(after)
+    assert home.instance.run_launcher.terminate(run_id)
+    # Between two of Dagster's own steps it sometimes takes the stop for a failure.
+    until(lambda: home.status(run_id) in ("CANCELED", "FAILURE"), 30, "the end of the run")
+    assert not (home.folder / "done").exists()
+    assert (home.folder / "undone").exists() == (home.folder / "begun").exists()
+    until(lambda: not worker_runs(home.pid(run_id), run_id), 30, "the end of the process")
+
+
 def test_a_killed_run_is_missed(home: Home) -> None:
     run_id = home.launch(120)
     pid = home.pid(run_id)
@@ -108,6 +122,14 @@ def test_a_killed_run_is_missed(home: Home) -> None:
     until(lambda: not worker_runs(pid, run_id), 30, "the end of the process")
     assert home.health(run_id) is WorkerStatus.FAILED
     assert not home.instance.run_launcher.terminate(run_id)
+
+
+def test_a_run_whose_definitions_cannot_be_loaded_fails_and_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW_BROKEN_FROM_NOW", "1")
+    run_id = home.launch(1, begun=False)
+    until(lambda: home.status(run_id) == "FAILURE", 60, "the failure")
 
 
 def test_a_later_process_with_the_same_id_is_left_alone(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -65,6 +66,16 @@ def test_runs_are_launched_and_followed(bed: ControlPlaneBed) -> None:
     assert failed.text.startswith(NOTHING_BUILT)
     assert failed.metadata["error"] == "NotFound" and failed.metadata["exit_code"] == 1
     assert not client.stop(run_id)
+
+
+def test_ops_asks_the_socket_when_there_is_no_front_door(bed: ControlPlaneBed) -> None:
+    done = bed.ops("deploy", "api", "dev", "--json")
+    assert "control-plane-of-this-machine" in done.stderr
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1 and NOTHING_BUILT in answer["error"]["message"]
+    query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { tags { key value } } } }"
+    tags = socket_client(bed)._ask(query, {"id": answer["run_id"]})["runOrError"]["tags"]
+    assert {"key": "ops/user", "value": getpass.getuser()} in tags
 
 
 def test_only_the_owner_reaches_the_socket(bed: ControlPlaneBed) -> None:
@@ -167,8 +178,7 @@ def test_a_given_address_must_answer(alone: ControlPlaneBed) -> None:
 def test_ctrl_c_detaches_and_the_run_goes_on(alone: ControlPlaneBed) -> None:
     process = alone.start("reconcile")
     assert process.stderr is not None
-    line = process.stderr.readline()
-    run_id = line.split()[1]
+    run_id = next(line.split()[1] for line in process.stderr if line.startswith("run "))
     until(lambda: bool(alone.workers()), 30, "the run's process")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -182,11 +192,9 @@ def test_ctrl_c_detaches_and_the_run_goes_on(alone: ControlPlaneBed) -> None:
 def test_stop_asks_a_run_to_undo(alone: ControlPlaneBed) -> None:
     done = alone.ops("reconcile", "--no-wait", "--json")
     run_id = json.loads(done.stdout)["run_id"]
-    stopped = alone.ops("stop", run_id)
-    assert stopped.returncode in (0, 1)  # it may have ended by itself
+    assert alone.ops("stop", run_id).returncode in (0, 1)  # it may have ended by itself
     until(lambda: not alone.workers(), 60, "the end of the run")
-    followed = alone.ops("follow", run_id)
-    assert followed.returncode in (0, 1, 6)
+    assert alone.ops("follow", run_id).returncode in (0, 1, 6)
 
 
 def test_runs_made_alone_show_in_the_ui_later(alone: ControlPlaneBed) -> None:

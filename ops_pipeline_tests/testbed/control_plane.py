@@ -129,7 +129,7 @@ class ControlPlaneBed:
         for process in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 command = (process / "cmdline").read_bytes() if process.name.isdigit() else b""
-                if b"execute_run" in command and home in command:
+                if b"run_worker" in command and home in command:
                     found.append(int(process.name))
         return found
 

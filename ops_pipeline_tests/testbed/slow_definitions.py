@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+
+if os.environ.get("SLOW_BROKEN_FROM_NOW") and "run_worker" in sys.argv[0]:
+    raise ValueError("broken since the run was launched")
 
 
 @dg.op
