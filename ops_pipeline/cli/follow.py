@@ -21,6 +21,9 @@ ENGINE_WORDS = "Dependencies for step "
 CHECK_WORDS = "DagsterAssetCheckFailedError"
 """Stands in the failure of a run that a blocking asset check ended."""
 
+CHECK_WORDS = "DagsterAssetCheckFailedError"
+"""Stands in the failure of a run that a blocking asset check ended."""
+
 STOPPED_EXIT_CODE = 6
 """The run was stopped by a person; it has undone what it began."""
 
@@ -65,6 +68,13 @@ class Outcome:
         if self.failure is None:
             hint = f"Its process's last words: workers/{self.run_id}.log in DAGSTER_HOME."
             raise RunFailed(f"run {self.run_id} ended without saying why", exit_code=1, hint=hint)
+        if CHECK_WORDS in self.failure.text:
+            # Dagster's own words for a blocking check only name it; the check says what is wrong.
+            refused = [
+                one.text for one in self.checks if not one.passed and one.text.split(":")[0] in self.failure.text
+            ]
+            words = "refused by a check: " + "; ".join(refused)
+            raise RunFailed(words, exit_code=PolicyRefused.exit_code, error=PolicyRefused.__name__)
         metadata = self.failure.metadata
         raise RunFailed(
             self.failure.text.strip(), exit_code=int(metadata.get("exit_code", 1)), error=str(metadata.get("error", ""))
