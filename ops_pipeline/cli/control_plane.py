@@ -6,6 +6,7 @@ here interrupts no deploy.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -198,9 +199,11 @@ class ControlPlane:
         if len(str(ui_socket)) > SOCKET_PATH_LIMIT:
             # Relative to the webserver's working folder, the project's, it is always short enough.
             ui_socket = ui_socket.relative_to(self.places.root)
-        with tempfile.TemporaryDirectory(prefix="ops-") as short:
+        with contextlib.ExitStack() as stack:
             code_socket = self.places.run / "code.sock"
             if len(str(code_socket)) > SOCKET_PATH_LIMIT:
+                # Dagster makes the path absolute.
+                short = stack.enter_context(tempfile.TemporaryDirectory(prefix="ops-"))
                 code_socket = Path(short) / "code.sock"
             os.chdir(self.places.root)
             for path in (code_socket, ui_socket):

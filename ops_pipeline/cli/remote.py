@@ -72,6 +72,14 @@ query OpsNames {
 }
 """
 
+WHOSE = """
+query OpsWhose {
+  assetNodeOrError(assetKey: {path: ["release"]}) {
+    ... on AssetNode { metadataEntries { label ... on TextMetadataEntry { text } } }
+  }
+}
+"""
+
 STOP = """
 mutation OpsStop($id: String!) {
   terminateRun(runId: $id) { __typename ... on TerminateRunSuccess { run { runId } } ... on Error { message } }
@@ -129,6 +137,12 @@ class RemoteRuns:
             )
         keys = {dimension["name"]: dimension["partitionKeys"] for dimension in node["partitionKeysByDimension"]}
         return keys["service"], keys["environment"]
+
+    def whose(self) -> tuple[str, str]:
+        """Project and installation the UI belongs to; empty while it has no definitions."""
+        entries = self._ask(WHOSE, {})["assetNodeOrError"].get("metadataEntries", ())
+        known = {entry["label"]: entry.get("text") or "" for entry in entries}
+        return known.get("project", ""), known.get("installation", "")
 
     def launch(self, launch: Launch) -> str:
         """Start a run over GraphQL."""

@@ -11,6 +11,7 @@ from ops_pipeline.cli.names import check_names
 from ops_pipeline.cli.output import err, out, print_json
 from ops_pipeline.cli.project import Project
 from ops_pipeline.cli.remote import RemoteRuns, through_socket
+from ops_pipeline.defs.attribution import installation_of, read_secret_file
 from ops_pipeline.defs.run_events import Launch, RunClient
 from ops_pipeline.errors import OpsError, Unavailable
 
@@ -27,12 +28,17 @@ def choose_client(project: Project, url: str | None) -> RunClient:
     if address:
         remote = RemoteRuns(address)
         if remote.answers():
+            theirs = remote.whose()[0]
+            if theirs not in ("", project.catalogue.project):
+                raise Unavailable(f"the UI at {address} is of project {theirs}, not {project.catalogue.project}")
             return remote
         raise Unavailable(f"no Dagster UI answers at {address}", hint="Is it up? Start it there with: ops serve")
     remote, refused = RemoteRuns(project.catalogue.front_door.url), None
     try:
         if remote.answers():
-            return remote
+            if _is_ours(project, remote):
+                return remote
+            err.print(f"the UI at {remote.url} belongs to another project or installation: not used")
     except Unavailable as error:
         refused = error  # a log-in page, perhaps
     direct = through_socket(project.places.door, getpass.getuser())
@@ -41,6 +47,13 @@ def choose_client(project: Project, url: str | None) -> RunClient:
     if refused is not None:
         raise refused
     return _local(project)
+
+
+def _is_ours(project: Project, remote: RemoteRuns) -> bool:
+    """Two projects on one machine easily name the same port; acting on the other one's services would be a disaster."""
+    theirs, installation = remote.whose()
+    own = installation_of(read_secret_file(project.places.door / "secret"))
+    return theirs in ("", project.catalogue.project) and (not own or not installation or own == installation)
 
 
 def _local(project: Project) -> RunClient:

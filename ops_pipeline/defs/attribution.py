@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping
+from pathlib import Path
 
 USER_TAG = "ops/user"
 RESERVED_PREFIX = "ops/"
@@ -16,6 +18,19 @@ USER_HEADER = "X-Ops-User"
 SECRET_HEADER = "X-Ops-Front-Door"  # noqa: S105 - the header's name
 SECRET_VARIABLE = "OPS_FRONT_DOOR_SECRET_FILE"  # noqa: S105 - names a file
 MAX_USER = 120
+
+
+def read_secret_file(path: str | Path) -> str:
+    """The front door's secret; empty, and then nothing matches it, when there is none to read."""
+    try:
+        return Path(path).read_text().strip() if str(path) else ""
+    except OSError:
+        return ""
+
+
+def installation_of(secret: str) -> str:
+    """Name of an installation that tells it from all others and gives nothing away; empty without a secret."""
+    return hashlib.sha256(b"installation " + secret.encode()).hexdigest()[:12] if secret else ""
 
 
 def user_of(tags: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ cannot launch, and nobody can sign a run with somebody else's name.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from dagster import DagsterRun, QueuedRunCoordinator
 from dagster._core.run_coordinator.base import SubmitRunContext
@@ -25,6 +24,7 @@ from ops_pipeline.defs.attribution import (
     USER_HEADER,
     USER_TAG,
     clean_user,
+    read_secret_file,
     same_secret,
     without_reserved,
 )
@@ -36,11 +36,7 @@ class NotThroughTheFrontDoor(Exception):
 
 def front_door_secret() -> str:
     """The secret the front door adds to every request; empty (and then nothing matches) when there is none."""
-    path = os.environ.get(SECRET_VARIABLE, "")
-    try:
-        return Path(path).read_text().strip() if path else ""
-    except OSError:
-        return ""
+    return read_secret_file(os.environ.get(SECRET_VARIABLE, ""))
 
 
 class AttributingRunCoordinator(QueuedRunCoordinator):

@@ -297,6 +297,23 @@ def test_behind_a_log_in_proxy_the_named_person_counts_and_nobody_else_enters() 
             assert {"key": "ops/user", "value": "ada@example.org"} in answer["runOrError"]["tags"]
 
 
+def test_ops_uses_only_the_ui_of_its_own_project(bed: ControlPlaneBed) -> None:
+    """Another project of the same name, whose catalogue names the same address, acts on its own machine's runs."""
+    own = bed.ops("deploy", "api", "dev")
+    assert f"on {bed.url}" in own.stderr
+    with project() as other:
+        other.catalogue.write_text(bed.catalogue.read_text())
+        with serving(other), nothing_happens(bed):
+            done = other.ops("deploy", "api", "dev")
+            assert "belongs to another project or installation: not used" in done.stderr
+            assert "control-plane-of-this-machine" in done.stderr
+        other.catalogue.write_text(bed.catalogue.read_text().replace("project: shop", "project: bakery"))
+        with nothing_happens(bed):
+            assert "not used" in other.ops("deploy", "api", "dev").stderr
+            refused = other.ops("deploy", "api", "dev", "--url", bed.url)
+            assert refused.returncode == 5 and "is of project shop, not bakery" in refused.stderr
+
+
 # ------------------------------------------------------------------------------------------------ a real browser
 
 ATTACK = """<!doctype html><meta charset="utf-8"><title>attack</title><script>

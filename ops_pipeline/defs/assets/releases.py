@@ -1,5 +1,6 @@
 """`release`: the record that an environment runs a digest of a service; making one is a deploy."""
 
+import os
 from typing import assert_never
 
 import dagster as dg
@@ -7,7 +8,7 @@ import dagster as dg
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.release import Action, Release
 from ops_pipeline.defs import metadata
-from ops_pipeline.defs.attribution import user_of
+from ops_pipeline.defs.attribution import SECRET_VARIABLE, installation_of, read_secret_file, user_of
 from ops_pipeline.defs.failures import in_plain_words
 from ops_pipeline.defs.partitions import Partitions, environment_and_service
 from ops_pipeline.defs.platform import PlatformResource
@@ -28,6 +29,11 @@ def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefi
         partitions_def=partitions.environment_service,
         group_name="deliver",
         kinds={"docker", "haproxy"},
+        # `ops` looks here whether the UI it found is the one of its own project.
+        metadata={
+            "project": catalogue.project,
+            "installation": installation_of(read_secret_file(os.environ.get(SECRET_VARIABLE, ""))),
+        },
         owners=metadata.owners(catalogue),
         description=(
             "Who runs what, where. Materializing a partition deploys the latest image of that service to that "
