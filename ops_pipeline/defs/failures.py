@@ -10,6 +10,15 @@ import dagster as dg
 from ops_pipeline.errors import BadInput, OpsError, PolicyRefused
 
 
+class Failure(dg.Failure):
+    """A run failure in words.
+
+    Dagster's page shows the exception's full name before its words; this one's is short.
+    """
+
+    __module__ = "builtins"
+
+
 def failure(error: OpsError) -> dg.Failure:
     """Given an error, return the run failure: same words, the class and exit code `ops` ends with, never retried."""
     metadata: dict[str, dg.MetadataValue] = {
@@ -27,7 +36,7 @@ def failure(error: OpsError) -> dg.Failure:
     if rest and not isinstance(error, BadInput):
         # A failed start carries the last lines of the container; they read best as they were written.
         metadata["log"] = dg.MetadataValue.text(rest.rstrip())
-    return dg.Failure(description=str(error) if error.message else first, metadata=metadata, allow_retries=False)
+    return Failure(description=str(error) if error.message else first, metadata=metadata, allow_retries=False)
 
 
 @contextmanager

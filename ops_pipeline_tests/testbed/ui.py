@@ -85,3 +85,9 @@ def wait_for_run(page: Page, url: str, run_id: str, status: str, *, seconds: flo
 def expect_words(page: Page, words: str, *, seconds: float = 30) -> None:
     """Wait until the page shows these words somewhere, e.g. the reason a deploy was refused."""
     expect(page.get_by_text(words).first).to_be_visible(timeout=seconds * 1000)
+
+
+def show_step(page: Page, url: str, run_id: str, step: str) -> None:
+    """Open a run's log with only what one step says."""
+    page.goto(f"{url}/runs/{run_id}?logs=step%3A{step}")
+    expect(page.get_by_text("STEP_START", exact=True).first).to_be_visible(timeout=20_000)

@@ -107,7 +107,9 @@ HEALTHCHECK --interval=5s CMD ["python3", "-c", "import urllib.request as u; u.u
 ARG VERSION=none
 ENV RELEASE=$VERSION
 """
-VULNERABLE = """
+VULNERABLE = DOCKERFILE.replace(
+    "FROM base\n",
+    """\
 FROM base AS packages
 USER root
 RUN apt-get -qq update && apt-get -qq install -y --no-install-recommends python3-pip >/dev/null
@@ -115,7 +117,10 @@ RUN python3 -m pip install --quiet --no-compile --no-deps --target /packages req
 
 FROM base
 COPY --from=packages /packages /usr/lib/python3/dist-packages/
-"""
+""",
+)
+"""Installs a package with known vulnerabilities, fixed since."""
+
 DESCRIPTIONS = {"shop": "What people can buy", "basket": "What they are about to buy", "search": "Where they find it"}
 
 
