@@ -254,7 +254,7 @@ def stored(store: Path) -> dict[str, str]:
             continue
         text = path.read_text(errors="backslashreplace")
         if key.startswith("journal/"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, KeyError):
                 journal = json.loads(text)
                 text = repr({name: journal[name] for name in ("live", "standby", "leaving", "work", "routing")})
         found[key] = text
