@@ -243,7 +243,9 @@ def _build_error(request: BuildRequest, log: BuildLog, error: CommandError) -> O
     step, output, trouble = log.failure()
     if _DOWN.search(error.stderr_tail):
         return Unavailable(f"the Docker Engine went away: {error.stderr_tail.splitlines()[-1]}", hint=DOCKER_HINT)
-    what = f"build of {request.tag}" + (f", target {request.target}," if request.target else "")
+    # A test stage has no tag; its context tells whose it is.
+    whose = request.tag or Path(request.context).name
+    what = f"build of target {request.target} of {whose}" if request.target else f"build of {whose}"
     if isinstance(error, CommandTimedOut):
         return Permanent(
             f"the {what} did not end within {request.timeout_seconds:g} s and was stopped"

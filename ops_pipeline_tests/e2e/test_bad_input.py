@@ -164,7 +164,7 @@ CASES: dict[str, Case] = {
         lambda it: it.dockerfile(FAILING_BUILD), BUILD, 1, ("failed in step", "echo compiling", "no such header")
     ),
     "test target that fails": Case(
-        lambda it: it.dockerfile(FAILING_TEST), BUILD, 1, ("target test,", "3 tests failed")
+        lambda it: it.dockerfile(FAILING_TEST), BUILD, 1, ("build of target test of ", "3 tests failed")
     ),
     "registry down": Case(_no_registry, BUILD, 5, ("could not push", "connection refused")),
     "Docker down, building": Case(

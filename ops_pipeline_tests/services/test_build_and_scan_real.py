@@ -201,7 +201,11 @@ BUILD_FAILURES: dict[str, tuple[Callable[[BuildBench], object], type[OpsError], 
         Permanent,
         ("failed in step", "RUN echo compiling", "exit code: 2", "  no such header"),
     ),
-    "test target that fails": (_dockerfile(FAILING), Permanent, ("target test,", "exit code: 7", "  3 tests failed")),
+    "test target that fails": (
+        _dockerfile(FAILING),
+        Permanent,
+        ("build of target test of ", "exit code: 7", "  3 tests failed"),
+    ),
     "Dockerfile that cannot be read": (
         _dockerfile("FROM debian:bookworm-slim\nRUNN true\n"),
         Permanent,
