@@ -105,3 +105,9 @@ class StoreDamaged(Permanent):
 
 class DeployFailed(Permanent):
     """A release did not come up or did not verify; traffic is where it was before."""
+
+
+class RolledBack(DeployFailed):
+    """A release was judged bad on what users got; traffic is back where it was and the digest is in quarantine."""
+
+    exit_code = 6

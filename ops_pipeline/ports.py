@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from ops_pipeline.core.alert import Alert
 from ops_pipeline.core.image import ImageConfig, ImageRef
+from ops_pipeline.core.measurement import ContainerExit, Metric, Sample, SeriesKey
 from ops_pipeline.core.routing import EdgeTopology, Routing
 from ops_pipeline.core.scan import ScanReport
 from ops_pipeline.core.version import Revision
@@ -231,6 +233,20 @@ class ContainerRuntime(Protocol):
     def logs(self, container_id: str, tail: int = 50) -> str:
         """Last lines of stdout and stderr, timestamps off."""
 
+    def exits(self, environment: str, since: datetime) -> Sequence[ContainerExit]:
+        """Exits of this environment's release containers since a moment, oldest first, in one call to the engine.
+
+        What the engine itself knows: exit code, OOM kill, and whether somebody had it stopped. Raise Transient.
+        """
+
+    def run_once(
+        self, spec: ContainerSpec, timeout_seconds: float
+    ) -> tuple[int, str]:
+        """Run a one-shot container to its end, remove it, and return exit code and last output lines.
+
+        The same security as `create`, no restart. Past the time-out it is killed and the code is 124.
+        """
+
     def follow_logs(self, container_id: str, tail: int = 50) -> Iterator[str]:
         """Lines as they come, until the container stops or the caller closes the iterator."""
 
@@ -284,3 +300,42 @@ class Edge(Protocol):
 
     def probe_route(self, path: str, host: str = "", timeout_seconds: float = 2.0) -> Probe:
         """GET through the edge's own listener, as a user would."""
+
+    def publish_flags(self, document: bytes) -> None:
+        """Replace the flags file that the environment's services read on this host, atomically. Raise Transient."""
+
+    def flags(self) -> bytes | None:
+        """The flags file as it stands, None when there is none. Raise Transient."""
+
+
+# ---------------------------------------------------------------------------------------------------- measurements
+
+
+class MetricsSource(Protocol):
+    """Prometheus, asked for raw counter samples. Every call is bounded in time."""
+
+    def samples(
+        self,
+        metric: Metric,
+        seconds: float,
+        *,
+        targets: Sequence[tuple[str, str]] = (),
+    ) -> Mapping[SeriesKey, tuple[Sample, ...]]:
+        """Every scraped sample of the last `seconds`, oldest first, of all series of a metric, in ONE query.
+
+        `targets` are (environment, service) pairs; empty = all there are. A source may return more than asked for.
+        NaN and stale markers are left out. Raise Transient when it does not answer in time or answers garbage.
+        """
+
+    def link(self, environment: str, service: str, release: int, seconds: float) -> str:
+        """Address where a person sees the same numbers as a graph."""
+
+
+class Alerts(Protocol):
+    """Where people are told. Raise Transient when it cannot be reached: the caller never fails because of that."""
+
+    def fire(self, alert: Alert) -> None:
+        """Raise an alert, or refresh it: the same name and labels are one alert."""
+
+    def resolve(self, alert: Alert) -> None:
+        """End it."""

@@ -101,13 +101,70 @@ class Host(Model):
     docker: str = Field("unix:///var/run/docker.sock", description="Docker endpoint: unix://, tcp:// or ssh://")
 
 
+class Thresholds(Model):
+    """When a release counts as bad."""
+
+    error_rate: float = Field(0.05, gt=0, lt=1, description="Fraction of requests answered 5xx or not at all")
+    p95_seconds: float = Field(2.0, gt=0, description="95th percentile of latency")
+    crash_rate: float = Field(0.01, gt=0, lt=1, description="Fraction of instance time lost to crashes")
+
+
+class CanaryStepEntry(Model):
+    """One step of a canary."""
+
+    weight: int = Field(ge=1, le=100, description="Percent of users that get the new release")
+    min_requests: int = Field(50, ge=0, description="Requests the new release must have served in this step")
+    min_seconds: float = Field(10, ge=0, description="Shortest time in this step")
+    max_seconds: float = Field(600, gt=0, description="Without a verdict by then, traffic returns to stable")
+    pause: bool = Field(False, description="Wait for a person (`ops resume`) before the next step")
+
+
+class SmokeTestEntry(Model):
+    """A request (`path`) or a command that a new release must pass before it counts as live."""
+
+    name: str = Field(min_length=1, description="Shown when it fails")
+    path: str = Field("", pattern="^(/.*)?$", description="Asked on every new replica")
+    method: Literal["GET", "HEAD", "POST", "PUT", "DELETE"] = "GET"
+    status: int = Field(200, ge=100, le=599, description="Expected status")
+    contains: str = Field("", description="Text the body must hold")
+    command: tuple[str, ...] = Field((), description="Run in a one-shot container of the release's image; must exit 0")
+    timeout_seconds: float = Field(10, gt=0, le=600)
+
+
+class Verification(Model):
+    """What a release must pass after the switch and before it counts as live."""
+
+    smoke: tuple[SmokeTestEntry, ...] = Field((), description="Smoke tests, in this order")
+    seconds: float = Field(10, ge=0, le=3600, description="Metrics are judged for so long before it counts as live")
+
+
+StrategyName = Literal["blue_green", "rolling", "canary"]
+
+CANARY_STEPS = (CanaryStepEntry(weight=10), CanaryStepEntry(weight=50), CanaryStepEntry(weight=100))
+
+
 class ServiceOverride(Model):
     """What differs for one service in one environment."""
 
+    strategy: StrategyName | None = Field(None, description="Overrides the service's own")
+    canary: tuple[CanaryStepEntry, ...] | None = Field(None, min_length=1, description="Overrides the service's own")
+    thresholds: Thresholds | None = Field(None, description="Overrides the service's own")
+    verify: Verification | None = Field(None, description="Overrides the service's own")
     replicas: int | None = Field(None, ge=1, le=32)
     environment: dict[str, str] = Field({}, description="Added to and over the service's own variables")
     secrets: dict[str, SecretReference] = Field({}, description="Added to and over the service's own references")
     volumes: dict[str, str] = Field({}, description="Added to and over the service's own volumes")
+
+
+class Flag(Model):
+    """A feature flag, served to applications in the format of OpenFeature's flagd."""
+
+    on: bool = Field(False, description="Whether it is on for everybody `percent` covers")
+    percent: float = Field(100, ge=0, le=100, description="Share of users it is on for, by `targeting_key`")
+    description: str = ""
+    guards: Name | None = Field(
+        None, description="Service whose FAIL turns this flag off first, instead of rolling the release back"
+    )
 
 
 class Environment(Model):
@@ -122,7 +179,15 @@ class Environment(Model):
     )
     promote_from: Name | None = Field(None, description="`promote` takes what is live there")
     standby_minutes: float = Field(30, ge=0, description="How long the previous release stays warm after a switch")
+    watch_minutes: float | Literal["always"] = Field(
+        30, description="How long a release is judged after it went live, or `always`"
+    )
+    automatic_rollback: bool = Field(True, description="Whether a FAIL rolls back by itself; otherwise it only alerts")
+    cooldown_minutes: float = Field(30, ge=0, description="No second automatic roll-back of a service within")
+    blind_seconds: float = Field(60, gt=0, description="Without measurements for so long, a canary returns to stable")
+    hold_minutes: float = Field(60, gt=0, description="A canary that cannot be judged is taken away after so long")
     policy: EnvironmentPolicy = EnvironmentPolicy()
+    flags: dict[Name, Flag] = Field({}, description="Feature flags of this environment")
     services: dict[Name, ServiceOverride] = Field({}, description="What differs here, by service")
 
 
@@ -154,14 +219,6 @@ class Route(Model):
     strip_prefix: bool = Field(False, description="Remove the prefix before the service sees the request")
 
 
-class Thresholds(Model):
-    """When a release counts as bad."""
-
-    error_rate: float = Field(0.05, gt=0, lt=1, description="Fraction of requests answered 5xx or not at all")
-    p95_seconds: float = Field(2.0, gt=0, description="95th percentile of latency")
-    crash_rate: float = Field(0.01, gt=0, lt=1, description="Fraction of instance time lost to crashes")
-
-
 class Service(Model):
     """One deployable image."""
 
@@ -172,7 +229,13 @@ class Service(Model):
     route: Route = Route()
     health: Health = Health()
     replicas: int = Field(1, ge=1, le=32)
-    strategy: Literal["blue_green"] = Field("blue_green", description="How a new release takes over")
+    strategy: StrategyName = Field("blue_green", description="How a new release takes over")
+    canary: tuple[CanaryStepEntry, ...] = Field(
+        CANARY_STEPS, min_length=1, description="Steps of a canary, weights rising to 100"
+    )
+    verify: Verification = Verification()
+    depends_on: tuple[Name, ...] = Field((), description="Services this one calls; a release set keeps that order")
+    flags: str = Field("", pattern="^(/.*)?$", description="Folder where the container finds `flags.json`; empty = not")
     drain_seconds: float = Field(30, ge=0, description="How long open connections may finish before a stop")
     stop_grace_seconds: float = Field(10, ge=0, description="Between SIGTERM and SIGKILL")
     request_timeout_seconds: float = Field(60, gt=0, description="The edge answers 504 after this")
@@ -190,6 +253,13 @@ class Service(Model):
     thresholds: Thresholds = Thresholds()
 
 
+class Alertmanager(Model):
+    """Where alerts go."""
+
+    url: str = Field("http://127.0.0.1:9093", description="Base URL of Alertmanager; empty = nowhere")
+    timeout_seconds: float = Field(5.0, gt=0, le=60)
+
+
 class FrontDoor(Model):
     """Where people and `ops` reach the Dagster UI."""
 
@@ -205,6 +275,7 @@ class Catalogue(Model):
     registry: Registry
     store: Store
     prometheus: Prometheus = Prometheus()
+    alertmanager: Alertmanager = Alertmanager()
     front_door: FrontDoor = FrontDoor()
     scan: ScanSettings = ScanSettings()
     environments: dict[Name, Environment] = Field(min_length=1)

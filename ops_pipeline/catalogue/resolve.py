@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from ops_pipeline.catalogue.model import Catalogue, Environment, Service
 from ops_pipeline.catalogue.wording import did_you_mean
+from ops_pipeline.core.judgement.verdict import Thresholds
 from ops_pipeline.core.release import ServiceConfiguration
+from ops_pipeline.core.rollout import CanaryStep, Rollout, SmokeTest, Strategy
 from ops_pipeline.errors import BadInput, Problem
 
 _MEBIBYTE = 1024 * 1024
@@ -48,5 +50,30 @@ def resolve_service(environment: str, settings: Environment, service: str, entry
         start_timeout_seconds=float(entry.health.start_timeout_seconds),
         stop_grace_seconds=float(entry.stop_grace_seconds),
         drain_seconds=float(entry.drain_seconds),
-        strategy=entry.strategy,
+    )
+
+
+def resolve_rollout(catalogue: Catalogue, environment: str, service: str) -> Rollout:
+    """How a release of `service` reaches its users in `environment` and is judged there.
+
+    The names must exist (`resolve` says so when they do not).
+    """
+    settings, entry = catalogue.environments[environment], catalogue.services[service]
+    override = settings.services.get(service)
+    verify = (override.verify if override else None) or entry.verify
+    limits = (override.thresholds if override else None) or entry.thresholds
+    strategy = Strategy((override.strategy if override else None) or entry.strategy)
+    steps = (override.canary if override else None) or entry.canary
+    return Rollout(
+        strategy=strategy,
+        steps=tuple(CanaryStep(**step.model_dump()) for step in steps) if strategy is Strategy.CANARY else (),
+        thresholds=Thresholds(**limits.model_dump()),
+        smoke=tuple(SmokeTest(**test.model_dump()) for test in verify.smoke),
+        verify_seconds=float(verify.seconds),
+        blind_seconds=float(settings.blind_seconds),
+        hold_seconds=settings.hold_minutes * 60.0,
+        watch_seconds=None if settings.watch_minutes == "always" else settings.watch_minutes * 60.0,
+        automatic_rollback=settings.automatic_rollback,
+        cooldown_seconds=settings.cooldown_minutes * 60.0,
+        server_timeout_seconds=float(entry.request_timeout_seconds),
     )

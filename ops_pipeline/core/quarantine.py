@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from ops_pipeline.core.judgement.verdict import Verdict
+
 
 @dataclass(frozen=True)
 class Quarantine:
@@ -14,3 +16,7 @@ class Quarantine:
     reason: str
     who: str
     at: datetime
+    environment: str = ""  # where it went bad
+    service: str = ""
+    release: int = 0
+    evidence: Verdict | None = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from ops_pipeline.core.rollout import Rollout
+
 
 class Phase(StrEnum):
     """Where a release stands. The last four are final except that `live` becomes `standby`, then `retired`."""
@@ -55,7 +57,6 @@ class ServiceConfiguration:
     start_timeout_seconds: float = 60.0
     stop_grace_seconds: float = 10.0
     drain_seconds: float = 30.0
-    strategy: str = "blue_green"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,9 @@ class Release:
     scan_report: str = ""  # store key
     scan_warnings: tuple[str, ...] = ()  # e.g. "scanned with the SAMPLE database"
     sbom: str = ""  # store key
+    rollout: Rollout = field(default_factory=Rollout)
+    automatic: bool = False  # a roll-back nobody asked for: the verdict did; never rolled back by itself
+    set_id: str = ""  # releases made together carry the same one, and are rolled back together
     phases: tuple[PhaseTime, ...] = ()
     instances: tuple[Instance, ...] = ()
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops_pipeline.catalogue.model import Catalogue
-from ops_pipeline.ports import BlobStore, Clock, ContainerRuntime, Edge, ImageBuilder, Registry, Scanner
+from ops_pipeline.ports import (
+    Alerts,
+    BlobStore,
+    Clock,
+    ContainerRuntime,
+    Edge,
+    ImageBuilder,
+    MetricsSource,
+    Registry,
+    Scanner,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class Platform:
     registry: Registry
     builder: ImageBuilder
     scanner: Scanner
+    metrics: MetricsSource
+    alerts: Alerts
     runtimes: Callable[[str], Sequence[ContainerRuntime]]
     edges: Callable[[str], Sequence[Edge]]
     secret: Callable[[str], str]

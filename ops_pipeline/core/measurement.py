@@ -1,0 +1,57 @@
+"""What is measured of a release: counters from the edges, exits from the engines. Values only, no source named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Counted(StrEnum):
+    """Kinds of counter the edges keep, by environment, service, release, track and instance."""
+
+    REQUESTS = "requests"  # finished requests, aborted and unanswered ones included
+    ERRORS = "errors"  # answered 5xx, broken off by the server, or not answered at all
+    WITHIN = "within"  # finished requests whose answer began within `seconds` (a histogram's bucket)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One counter. `seconds` is the bucket's upper bound, for WITHIN only."""
+
+    counted: Counted
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SeriesKey:
+    """Whose counter it is. `release` is the number the containers carry; `instance` is the edge that was scraped."""
+
+    environment: str
+    service: str
+    release: int
+    track: str  # stable or canary
+    instance: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Raw value of a counter at one scrape; `at` in seconds since 1970."""
+
+    at: float
+    value: float
+
+
+@dataclass(frozen=True)
+class ContainerExit:
+    """A container of a release ended. `wanted`: somebody stopped it (a signal was sent through the engine)."""
+
+    host: str
+    container: str  # name
+    environment: str
+    service: str
+    release: int
+    at: datetime
+    exit_code: int
+    oom_killed: bool
+    wanted: bool

@@ -1,0 +1,35 @@
+"""A live release that is still judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ops_pipeline.core.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Record stored as `watch/<environment>/<service>.json` from the moment a release is live until it is trusted.
+
+    Written with the pointer to what is live, so that no release goes live unwatched.
+    """
+
+    environment: str
+    service: str
+    release: int
+    timestamp: str
+    digest: str
+    version: str
+    containers: int  # release number its containers, and so its series, carry
+    stable: int | None  # the same of the release it replaced
+    replicas: int  # per host
+    rollout: Rollout
+    since: datetime
+    set_id: str = ""
+    attempts: int = 0  # automatic roll-backs tried so far; part of the run key
+
+    def over(self, now: datetime) -> bool:
+        """Whether the release has been watched for long enough."""
+        seconds = self.rollout.watch_seconds
+        return seconds is not None and now >= self.since + timedelta(seconds=seconds)
