@@ -1,0 +1,89 @@
+"""Watches in the ledger: the live releases that are still judged, one at most per (environment, service)."""
+
+from __future__ import annotations
+
+from ops_pipeline.core.watch import Watch
+from ops_pipeline.errors import Conflict
+from ops_pipeline.ports import Blob
+from ops_pipeline.services.platform import Platform
+from ops_pipeline.services.records import decode, encode
+from ops_pipeline.services.retrying import retried
+
+PREFIX = "watch/"
+ATTEMPTS = 10
+
+
+def watch_key(environment: str, service: str) -> str:
+    """Store key of the watch on what is live."""
+    return f"{PREFIX}{environment}/{service}.json"
+
+
+def write_watch(platform: Platform, watch: Watch) -> None:
+    """Watch a release from here on. A watch on a newer release stays as it is. Raise StoreDamaged, Unavailable."""
+    key = watch_key(watch.environment, watch.service)
+
+    def write() -> None:
+        for _ in range(ATTEMPTS):
+            blob = platform.store.read(key)
+            known = _decoded(blob, key)
+            if known is not None and (known.release > watch.release or known == watch):
+                return
+            try:
+                if blob is None:
+                    platform.store.write(key, encode(watch), if_absent=True)
+                else:
+                    platform.store.write(key, encode(watch), if_match=blob.etag)
+            except Conflict:
+                continue
+            return
+        raise Conflict(f"{key} changes all the time; try again")
+
+    retried(platform.clock, f"write {key}", write)
+
+
+def read_watch(platform: Platform, environment: str, service: str) -> Watch | None:
+    """The watch on what is live, None when it is trusted. Raise StoreDamaged, Unavailable."""
+    key = watch_key(environment, service)
+    return _decoded(retried(platform.clock, f"read {key}", lambda: platform.store.read(key)), key)
+
+
+def list_watches(platform: Platform) -> tuple[Watch, ...]:
+    """All watches, by environment and service; idle this is one listing. Raise StoreDamaged, Unavailable."""
+
+    def listed() -> list[str]:
+        return [info.key for info in platform.store.list(PREFIX) if info.key.endswith(".json") and info.size]
+
+    found = []
+    for key in retried(platform.clock, "list the watches", listed):
+        blob = retried(platform.clock, f"read {key}", lambda key=key: platform.store.read(key))  # type: ignore[misc]
+        watch = _decoded(blob, key)
+        if watch is not None:  # it may have ended since the listing
+            found.append(watch)
+    return tuple(found)
+
+
+def remove_watch(platform: Platform, environment: str, service: str, *, up_to: int) -> None:
+    """End the watch on release `up_to` or an older one; a newer one stays, also one that begins at this moment.
+
+    An ended watch is an empty object, because only a write can be conditional. Raise StoreDamaged, Unavailable.
+    """
+    key = watch_key(environment, service)
+
+    def remove() -> None:
+        for _ in range(ATTEMPTS):
+            blob = platform.store.read(key)
+            known = _decoded(blob, key)
+            if blob is None or known is None or known.release > up_to:
+                return
+            try:
+                platform.store.write(key, b"", if_match=blob.etag)
+            except Conflict:
+                continue
+            return
+        raise Conflict(f"{key} changes all the time; try again")
+
+    retried(platform.clock, f"end {key}", remove)
+
+
+def _decoded(blob: Blob | None, key: str) -> Watch | None:
+    return None if blob is None or not blob.data else decode(Watch, blob.data, key)
