@@ -7,14 +7,14 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from ops_pipeline.cli.output import err, print_json
+from ops_pipeline.cli.output import err, escaped, print_json
 from ops_pipeline.cli.project import Project
 from ops_pipeline.errors import OpsError
 
 EXIT_CODES = """
 Exit codes: 0 done; 1 failed; 2 arguments, catalogue or run configuration cannot be used; 3 refused by a gate;
-4 somebody else works on it; 5 something needed does not answer; 6 the run was stopped; 130 detached by Ctrl-C,
-the run goes on.
+4 somebody else works on it; 5 something needed does not answer; 6 the release was judged bad and taken back;
+7 the run was stopped; 130 detached by Ctrl-C, the run goes on.
 """
 
 project = Project()
@@ -44,12 +44,8 @@ def run() -> None:
     try:
         app()
     except OpsError as error:
-        err.print(f"[red]error:[/red] {_escape(str(error))}")
+        err.print(f"[red]error:[/red] {escaped(str(error))}")
         if "--json" in sys.argv and not getattr(error, "printed", False):
             words = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
             print_json({"error": {**words, "exit_code": error.exit_code}})
         sys.exit(error.exit_code)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

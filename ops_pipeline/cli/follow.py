@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ops_pipeline.cli.output import escaped
 from ops_pipeline.defs.run_events import WAITING, Kind, RunClient, RunEvent, Snapshot
 from ops_pipeline.errors import OpsError, PolicyRefused, Transient
 
@@ -21,10 +22,7 @@ ENGINE_WORDS = "Dependencies for step "
 CHECK_WORDS = "DagsterAssetCheckFailedError"
 """Stands in the failure of a run that a blocking asset check ended."""
 
-CHECK_WORDS = "DagsterAssetCheckFailedError"
-"""Stands in the failure of a run that a blocking asset check ended."""
-
-STOPPED_EXIT_CODE = 6
+STOPPED_EXIT_CODE = 7
 """The run was stopped by a person; it has undone what it began."""
 
 
@@ -115,15 +113,11 @@ def _show(console: Console, snapshot: Snapshot) -> None:
         stamp = f"[dim]{event.at.astimezone():%H:%M:%S}[/dim]"
         if event.kind is Kind.LOG and not event.text.startswith(ENGINE_WORDS):
             for line in event.text.splitlines():
-                console.print(stamp, _escape(line))
+                console.print(stamp, escaped(line))
         elif event.kind is Kind.CHECK:
             mark = "[green]passed[/green]" if event.passed else "[yellow]failed[/yellow]"
-            console.print(stamp, f"check {mark}:", _escape(event.text))
+            console.print(stamp, f"check {mark}:", escaped(event.text))
 
 
 def _state(snapshot: Snapshot) -> str:
     return "in the queue or starting" if snapshot.status in WAITING else snapshot.status.lower()
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -63,3 +63,8 @@ def ago(then: datetime, now: datetime) -> str:
 def short(digest: str) -> str:
     """First twelve hexadecimal digits of a digest."""
     return digest.removeprefix("sha256:")[:12]
+
+
+def escaped(text: str) -> str:
+    """Text for a console that reads markup."""
+    return text.replace("[", r"\[")

@@ -173,7 +173,7 @@ def test_following_shows_lines_checks_and_the_result() -> None:
         ),
         (Snapshot("FAILURE", (event(Kind.FAILED, "TypeError: x"),), "1"), 1, "TypeError"),
         (Snapshot("FAILURE", (), "1"), 1, "without saying why"),
-        (Snapshot("CANCELED", (), "1"), 6, "was stopped"),
+        (Snapshot("CANCELED", (), "1"), 7, "was stopped"),
     ],
 )
 def test_a_bad_end_keeps_the_runs_words_and_exit_code(snapshot: Snapshot, code: int, words: str) -> None:

@@ -1,0 +1,99 @@
+"""A verdict as people read it: the sentence, the numbers of each metric, and where to look further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from ops_pipeline.cli.output import ago, escaped, table
+from ops_pipeline.core.judgement.verdict import MetricEvidence, Outcome, Verdict
+
+COLOURS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.BLIND: "yellow"}
+MEANINGS = (
+    "against T/2, T: evidence that the true share is above half the limit (1000 needed) and above the limit (20);",
+    "worse: evidence that it is worse than stable (20); good: that it is below the limit (20, for a PASS);",
+    "at least: the smallest true share the evidence leaves possible.",
+)
+
+
+def show_verdict(console: Console, label: str, verdict: Verdict, now: datetime, *, link: str = "") -> None:
+    """Print a verdict on `label` («prod/api #7»), with its evidence."""
+    colour = COLOURS[verdict.outcome]
+    against = f", against #{verdict.stable}" if verdict.stable is not None else ", with nothing to compare with"
+    unit = f", units of {verdict.unit_seconds:g} s" if verdict.unit_seconds else ""
+    judged = (
+        f"judged from {verdict.since:%H:%M:%S} to {verdict.at:%H:%M:%S} UTC ({ago(verdict.at, now)} ago){unit}{against}"
+    )
+    console.print(f"{escaped(label)}: [{colour}]{verdict.outcome}[/{colour}]")
+    console.print(f"  {verdict.reason}", markup=False)
+    if verdict.incident:
+        console.print("  the environment itself is bad: nothing is rolled back, somebody has to look", markup=False)
+    console.print(f"  {judged}", markup=False)
+    if verdict.metrics:
+        console.print(evidence_table(verdict))
+        for line in MEANINGS:
+            console.print(f"  [dim]{line}[/dim]")
+    for query in dict.fromkeys(one.query for one in verdict.metrics if one.query):
+        console.print(f"  query: {query}", markup=False)
+    if link:
+        console.print(f"  graph: {link}", markup=False)
+
+
+def evidence_table(verdict: Verdict) -> Table:
+    """One line per metric. Fits 80 columns."""
+    shown = table("metric", "bad/all", "share", "T", "against T/2, T", "worse", "good", "at least", "stable")
+    for one in verdict.metrics:
+        shown.add_row(*_cells(one))
+    return shown
+
+
+def one_line(verdict: Verdict) -> str:
+    """What a verdict rests on so far, in one line: requests, shares, and how near a FAIL is."""
+    return ", ".join(_short(verdict)) or verdict.reason
+
+
+def _short(verdict: Verdict) -> Iterator[str]:
+    first = next((one for one in verdict.metrics if one.name == "errors"), None)
+    if first is not None:
+        yield f"{first.total:,} requests"
+        yield f"{percent(first.share)} errors"
+    for one in verdict.metrics:
+        if one is not first and one.bad:
+            yield f"{percent(one.share)} {one.name}"
+    worst = max(verdict.metrics, key=lambda one: one.against_half, default=None)
+    if worst is not None:
+        yield f"evidence {number(worst.against_half)} of 1000"
+
+
+def percent(share: float) -> str:
+    """A share, as short as its size allows."""
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 10 or value == round(value) else f"{value:.1f} %" if value >= 1 else _small(value)
+
+
+def _small(value: float) -> str:
+    return f"{value:.2g} %"
+
+
+def number(value: float) -> str:
+    """An amount of evidence: three digits are plenty."""
+    if value >= 1e6:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "0"
+
+
+def _cells(one: MetricEvidence) -> tuple[str, ...]:
+    return (
+        one.name,
+        f"{one.bad:,}/{one.total:,}",
+        percent(one.share),
+        percent(one.threshold),
+        f"{number(one.against_half)}, {number(one.against_threshold)}",
+        number(one.worse),
+        number(one.good),
+        percent(one.at_least) if one.at_least else "",
+        f"{one.stable_bad:,}/{one.stable_total:,}" if one.stable_total else "",
+    )
