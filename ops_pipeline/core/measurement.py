@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds, in seconds, of the edges' duration histogram. A threshold must be one of them to be counted exactly."""
+
 
 class Counted(StrEnum):
     """Kinds of counter the edges keep, by environment, service, release, track and instance."""
