@@ -13,7 +13,7 @@ from typing import Protocol
 from ops_pipeline.core.alert import Alert
 from ops_pipeline.core.image import ImageConfig, ImageRef
 from ops_pipeline.core.measurement import ContainerExit, Metric, Sample, SeriesKey
-from ops_pipeline.core.routing import EdgeTopology, Routing
+from ops_pipeline.core.routing import EdgeTopology, Routing, Server
 from ops_pipeline.core.scan import ScanReport
 from ops_pipeline.core.version import Revision
 
@@ -239,9 +239,7 @@ class ContainerRuntime(Protocol):
         What the engine itself knows: exit code, OOM kill, and whether somebody had it stopped. Raise Transient.
         """
 
-    def run_once(
-        self, spec: ContainerSpec, timeout_seconds: float
-    ) -> tuple[int, str]:
+    def run_once(self, spec: ContainerSpec, timeout_seconds: float) -> tuple[int, str]:
         """Run a one-shot container to its end, remove it, and return exit code and last output lines.
 
         The same security as `create`, no restart. Past the time-out it is killed and the code is 124.
@@ -265,6 +263,24 @@ class Probe:
     def ok(self) -> bool:
         """2xx."""
         return 200 <= self.status < 300
+
+
+ANSWER_BYTES = 64 * 1024
+"""How much of an answer's body `Edge.ask` returns."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer of one request; `status` 0 means none came.
+
+    `body` is its beginning, at most ANSWER_BYTES, as text; `cut` tells that there was more. `detail` says why nothing
+    came, or why less than was promised ("" = all came).
+    """
+
+    status: int
+    body: str = ""
+    cut: bool = False
+    detail: str = ""
 
 
 class Edge(Protocol):
@@ -301,6 +317,21 @@ class Edge(Protocol):
     def probe_route(self, path: str, host: str = "", timeout_seconds: float = 2.0) -> Probe:
         """GET through the edge's own listener, as a user would."""
 
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        *,
+        server: Server | None = None,
+        host: str = "",
+        timeout_seconds: float = 10.0,
+    ) -> Answer:
+        """Send one request without a body and return the answer; redirections are not followed.
+
+        Straight to a replica from where the edge stands, or, without `server`, through the edge's own listener as a
+        user of `host` would. Raise Transient, Unavailable when the edge cannot be asked at all.
+        """
+
     def publish_flags(self, document: bytes) -> None:
         """Replace the flags file that the environment's services read on this host, atomically. Raise Transient."""
 
@@ -320,12 +351,31 @@ class MetricsSource(Protocol):
         seconds: float,
         *,
         targets: Sequence[tuple[str, str]] = (),
+        until: datetime | None = None,
     ) -> Mapping[SeriesKey, tuple[Sample, ...]]:
         """Every scraped sample of the last `seconds`, oldest first, of all series of a metric, in ONE query.
 
         `targets` are (environment, service) pairs; empty = all there are. A source may return more than asked for.
-        NaN and stale markers are left out. Raise Transient when it does not answer in time or answers garbage.
+        `until` ends the window (included); None = now, by the source's own clock. The window's start is left out.
+        NaN and stale markers are left out. Raise Transient when it does not answer in time or answers garbage;
+        Permanent naming the histogram's boundaries when a WITHIN's `seconds` is none of them.
         """
+
+    def within(
+        self,
+        bounds: Sequence[float],
+        seconds: float,
+        *,
+        targets: Sequence[tuple[str, str]] = (),
+        until: datetime | None = None,
+    ) -> Mapping[float, Mapping[SeriesKey, tuple[Sample, ...]]]:
+        """The same for the WITHIN counters of several boundaries, still in ONE query. A bound that is none is absent.
+
+        Raise Transient, and never Permanent: one case with a wrong boundary must not take away what others need.
+        """
+
+    def expression(self, metric: Metric, environment: str, service: str, release: int) -> str:
+        """The query, in the source's own language, whose answer is a release's raw counters: kept as evidence."""
 
     def link(self, environment: str, service: str, release: int, seconds: float) -> str:
         """Address where a person sees the same numbers as a graph."""

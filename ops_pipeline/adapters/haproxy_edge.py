@@ -23,9 +23,9 @@ from ops_pipeline.core.edge_live import (
     parse_edge,
     parse_service,
 )
-from ops_pipeline.core.routing import EdgeService, EdgeTopology, Routing, routing_problems
+from ops_pipeline.core.routing import EdgeService, EdgeTopology, Routing, Server, routing_problems
 from ops_pipeline.errors import NotFound, OpsError, Permanent, StaleGeneration, Transient, Unavailable
-from ops_pipeline.ports import Probe
+from ops_pipeline.ports import ANSWER_BYTES, Answer, Probe
 
 T = TypeVar("T")
 
@@ -150,6 +150,30 @@ class HaproxyEdge:
     def probe_route(self, path: str, host: str = "", timeout_seconds: float = 2.0) -> Probe:
         """GET through the edge's own listener, as a user would."""
         return self._probe(f"http://127.0.0.1:{LISTEN_PORT}{path}", host, timeout_seconds)
+
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        *,
+        server: Server | None = None,
+        host: str = "",
+        timeout_seconds: float = 10.0,
+    ) -> Answer:
+        """Send one request without a body, to a replica or through the edge's own listener, and return the answer."""
+        address = f"127.0.0.1:{LISTEN_PORT}" if server is None else f"{server.address}:{server.port}"
+        arguments = (f"{timeout_seconds:.3f}", method, f"http://{address}{path}", str(ANSWER_BYTES), host)
+        result = self._run("ask", *arguments, timeout=_ASK_SECONDS + timeout_seconds)
+        status, _, rest = result.out.partition("\n")
+        detail, _, rest = rest.partition("\n")
+        size, _, body = rest.partition("\n")
+        try:
+            cut = int(size) > ANSWER_BYTES
+            if int(status) == 0:
+                return Answer(0, detail=detail.strip() or "no answer")
+        except ValueError as error:
+            raise Transient(f"{self._name} gave an answer that cannot be understood: {error}") from error
+        return Answer(int(status), body, cut, "" if cut else detail.strip())
 
     def _probe(self, url: str, host: str, timeout_seconds: float) -> Probe:
         result = self._run("probe", f"{timeout_seconds:.3f}", url, host, timeout=_ASK_SECONDS + timeout_seconds)

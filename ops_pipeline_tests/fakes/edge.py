@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from ops_pipeline.core.edge_config import route_key, structure_hash, topology_problems
-from ops_pipeline.core.routing import EdgeService, EdgeTopology, Routing, choose_pool, routing_problems
+from ops_pipeline.core.routing import EdgeService, EdgeTopology, Routing, Server, choose_pool, routing_problems
 from ops_pipeline.errors import NotFound, Permanent, StaleGeneration, Unavailable
-from ops_pipeline.ports import Probe
+from ops_pipeline.ports import Answer, Probe
 
 
 def always_healthy(address: str, port: int, path: str) -> Probe:
@@ -20,7 +20,8 @@ class FakeEdge:
     """An edge whose replicas answer as `answers` says. Switches for tests:
 
     `reachable = False` makes every call Unavailable; `open_connections[service, pool]` is what `connections` returns;
-    `reloads` counts structure changes; `applied` lists every accepted (service, routing, generation).
+    `reloads` counts structure changes; `applied` lists every accepted (service, routing, generation). `replies`, where
+    set, is what `ask` meets at a replica (address, port, path, method); otherwise what `answers` says.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class FakeEdge:
         self.reachable = True
         self.reloads = 0
         self.applied: list[tuple[str, Routing, int]] = []
+        self.replies: Callable[[str, int, str, str], Answer] | None = None
 
     @property
     def host(self) -> str:
@@ -111,21 +113,49 @@ class FakeEdge:
         status, _ = self.request(path, host)
         return Probe(status, f"HTTP {status}")
 
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        *,
+        server: Server | None = None,
+        host: str = "",
+        timeout_seconds: float = 10.0,
+    ) -> Answer:
+        self.check()
+        if server is not None:
+            return self._asked(server, path, method)
+        status, chosen, _ = self._chosen(path, host, 0, "")
+        if chosen is None:
+            return Answer(status)
+        answer = self._asked(chosen, path, method)
+        return answer if answer.status else Answer(502)
+
+    def _asked(self, server: Server, path: str, method: str) -> Answer:
+        if self.replies is not None:
+            return self.replies(server.address, server.port, path, method)
+        probe = self.answers(server.address, server.port, path)
+        return Answer(probe.status, detail="" if probe.status else probe.detail)
+
     def request(self, path: str, host: str = "", bucket: int = 0, track: str = "") -> tuple[int, int | None]:
         """What a user gets: the status and the number of the release that answered, if any did."""
+        status, server, release = self._chosen(path, host, bucket, track)
+        if server is None:
+            return status, None
+        return self.answers(server.address, server.port, path).status or 502, release
+
+    def _chosen(self, path: str, host: str, bucket: int, track: str) -> tuple[int, Server | None, int | None]:
+        """The replica a user's request goes to and its release; without one, the edge's own status."""
         service = self._service_for(path, host)
         if service is None:
-            return (404 if self.topology.services else 503), None
+            return (404 if self.topology.services else 503), None, None
         routing = self.routings[service.name]
         pool = choose_pool(routing, bucket, track)
-        if pool is None:
-            return 503, None
-        chosen = routing.pools[pool]
-        for server in chosen.servers:
-            if self.answers(server.address, server.port, service.health_path).ok:
-                answer = self.answers(server.address, server.port, path)
-                return answer.status or 502, chosen.release
-        return 503, None
+        if pool is not None:
+            for server in routing.pools[pool].servers:
+                if self.answers(server.address, server.port, service.health_path).ok:
+                    return 200, server, routing.pools[pool].release
+        return 503, None, None
 
     def _service_for(self, path: str, host: str) -> EdgeService | None:
         for prefix in (host.partition(":")[0].lower(), ""):
