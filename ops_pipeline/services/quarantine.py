@@ -1,0 +1,140 @@
+"""Quarantine: digests that were bad, kept from every environment until a person lifts it.
+
+Keys: `quarantine/<digest hex>.json`, which every gate reads, and `quarantine-lifted/<digest hex>/<time>.json`, the
+records that were lifted, by whom and why.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from ops_pipeline.core.judgement.verdict import Verdict
+from ops_pipeline.core.numbering import release_timestamp
+from ops_pipeline.core.quarantine import Quarantine
+from ops_pipeline.errors import BadInput, Conflict, NotFound, Problem
+from ops_pipeline.services.ledger import find_quarantine
+from ops_pipeline.services.platform import Platform
+from ops_pipeline.services.records import decode, encode
+from ops_pipeline.services.retrying import retried
+
+PREFIX = "quarantine/"
+LIFTED_PREFIX = "quarantine-lifted/"
+SHORTEST = 4
+"""Fewest hexadecimal digits that may stand for a digest."""
+
+_NAME = re.compile(rf"(sha256:)?([0-9a-f]{{{SHORTEST},64}})")
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """A quarantine that a person ended; kept for good."""
+
+    record: Quarantine
+    who: str
+    why: str
+    at: datetime
+
+
+def quarantine_key(digest: str) -> str:
+    """Store key of a digest's quarantine."""
+    return f"{PREFIX}{digest.removeprefix('sha256:')}.json"
+
+
+def quarantine(
+    platform: Platform,
+    digest: str,
+    reason: str,
+    who: str,
+    *,
+    environment: str = "",
+    service: str = "",
+    release: int = 0,
+    evidence: Verdict | None = None,
+) -> None:
+    """Keep a digest out from now on. When it is in quarantine already, the first record stays.
+
+    Raise Unavailable, Permanent.
+    """
+    now = platform.clock.now()
+    record = Quarantine(digest, reason, who, now, environment, service, release, evidence)
+    key, data = quarantine_key(digest), encode(record)
+
+    def write() -> None:
+        try:
+            platform.store.write(key, data, if_absent=True)
+        except Conflict:
+            return
+
+    retried(platform.clock, f"write {key}", write)
+
+
+def lift(platform: Platform, digest_or_prefix: str, who: str, why: str) -> Quarantine:
+    """End a quarantine and return its record, which moves to the history with who and why.
+
+    `digest_or_prefix`: at least four of the digest's hexadecimal digits, with or without `sha256:`. Raise BadInput (not
+    a digest, more than one begins so), NotFound (none does), StoreDamaged, Unavailable.
+    """
+    match = _NAME.fullmatch(digest_or_prefix.strip().lower())
+    if match is None:
+        text = f"{digest_or_prefix!r} is not a digest: `sha256:` and 64 hexadecimal digits, or the first ones of them"
+        raise BadInput([Problem("digest", text)], subject="quarantine")
+    keys = [key for key in _keys(platform) if key.startswith(PREFIX + match[2])]
+    if not keys:
+        raise NotFound(
+            f"no digest that begins with {match[2][:12]} is in quarantine", hint="`ops quarantine list` lists them."
+        )
+    if len(keys) > 1:
+        named = ", ".join(_digest(key)[:19] for key in keys)
+        text = f"{digest_or_prefix!r} stands for {len(keys)} digests in quarantine: {named}"
+        raise BadInput([Problem("digest", text)], subject="quarantine", hint="Give more digits.")
+    key, digest, store = keys[0], _digest(keys[0]), platform.store
+    record = retried(platform.clock, f"read {key}", lambda: find_quarantine(store, digest))
+    if record is None:
+        raise NotFound(f"{digest[:19]} is not in quarantine any more: somebody has just lifted it")
+    now = platform.clock.now()
+    lifted = encode(Lifted(record, who, why, now))
+    # The history first: killed in between, the digest is still in quarantine and nothing is lost.
+    history = f"{LIFTED_PREFIX}{digest.removeprefix('sha256:')}/{release_timestamp(now, '')}.json"
+    retried(platform.clock, f"write {history}", lambda: store.write(history, lifted))
+    retried(platform.clock, f"remove {key}", lambda: store.delete(key))
+    return record
+
+
+def quarantined(platform: Platform) -> tuple[Quarantine, ...]:
+    """All digests in quarantine, newest first. Raise StoreDamaged, Unavailable."""
+    found = []
+    for key in _keys(platform):
+        record = retried(
+            platform.clock,
+            f"read {key}",
+            lambda key=key: find_quarantine(platform.store, _digest(key)),  # type: ignore[misc]
+        )
+        if record is not None:  # it may have been lifted since the listing
+            found.append(record)
+    return tuple(sorted(found, key=lambda record: record.at, reverse=True))
+
+
+def lifted(platform: Platform, digest: str) -> tuple[Lifted, ...]:
+    """Former quarantines of a digest, oldest first. Raise StoreDamaged, Unavailable."""
+    prefix = f"{LIFTED_PREFIX}{digest.removeprefix('sha256:')}/"
+
+    def read() -> tuple[Lifted, ...]:
+        keys = [info.key for info in platform.store.list(prefix)]
+        blobs = ((key, platform.store.read(key)) for key in keys)
+        return tuple(decode(Lifted, blob.data, key) for key, blob in blobs if blob is not None)
+
+    return retried(platform.clock, f"list {prefix}", read)
+
+
+def _keys(platform: Platform) -> list[str]:
+    return retried(
+        platform.clock,
+        "list the quarantine",
+        lambda: [info.key for info in platform.store.list(PREFIX) if info.key.endswith(".json")],
+    )
+
+
+def _digest(key: str) -> str:
+    return "sha256:" + key.removeprefix(PREFIX).removesuffix(".json")
