@@ -160,7 +160,7 @@ class ContainerSpec:
     address: str  # static IPv4 on that network, so that a restart never swaps two containers
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    volumes: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)  # name → path; a path that ends in ":ro" is only read
     command: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     read_only: bool = True
@@ -356,7 +356,7 @@ class MetricsSource(Protocol):
         """Every scraped sample of the last `seconds`, oldest first, of all series of a metric, in ONE query.
 
         `targets` are (environment, service) pairs; empty = all there are. A source may return more than asked for.
-        `until` ends the window (included); None = now, by the source's own clock. The window's start is left out.
+        `until` ends the window (included); None = now, by the source's own clock.
         NaN and stale markers are left out. Raise Transient when it does not answer in time or answers garbage;
         Permanent naming the histogram's boundaries when a WITHIN's `seconds` is none of them.
         """

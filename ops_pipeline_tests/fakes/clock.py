@@ -19,6 +19,7 @@ class FakeClock(Clock):
         self._passed = 0.0
         self._lock = threading.Lock()
         self.on_sleep: Callable[[float], None] = lambda seconds: None
+        self.before_move: list[Callable[[], None]] = []  # called while it is still the old time
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._passed)
@@ -32,6 +33,8 @@ class FakeClock(Clock):
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        for listener in self.before_move:
+            listener()
         with self._lock:
             self._passed += seconds
 

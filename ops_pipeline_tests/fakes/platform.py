@@ -13,14 +13,18 @@ from typing import Any, cast
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.image import Image, ImageConfig, ImageRef
+from ops_pipeline.core.measurement import SeriesKey
+from ops_pipeline.core.routing import Pool
 from ops_pipeline.core.scan import DatabaseInfo, Finding, ScanReport
 from ops_pipeline.errors import BadInput, Problem
 from ops_pipeline.ports import BlobStore, Clock, ContainerRuntime, Edge, Probe
 from ops_pipeline.services.images import record_image, record_scan
 from ops_pipeline.services.platform import Platform
+from ops_pipeline_tests.fakes.alerts import FakeAlerts
 from ops_pipeline_tests.fakes.builder import FakeBuilder
 from ops_pipeline_tests.fakes.clock import FakeClock
 from ops_pipeline_tests.fakes.edge import FakeEdge
+from ops_pipeline_tests.fakes.metrics import FakeMetrics, Traffic
 from ops_pipeline_tests.fakes.registry import InMemoryRegistry
 from ops_pipeline_tests.fakes.runtime import Behaviour, FakeRuntime
 from ops_pipeline_tests.fakes.scanner import FakeScanner
@@ -126,6 +130,8 @@ class Bed:
         self.registry = InMemoryRegistry()
         self.builder = FakeBuilder(self.registry)
         self.scanner = FakeScanner(now=self.clock.now)
+        self.metrics = FakeMetrics(self.clock)
+        self.alerts = FakeAlerts()
         self.secrets = {"env:TOKEN": "s3cret-token"}
         self.runtimes: dict[str, list[FakeRuntime]] = {}
         self.edges: dict[str, list[FakeEdge]] = {}
@@ -155,6 +161,8 @@ class Bed:
             registry=self.registry,
             builder=self.builder,
             scanner=self.scanner,
+            metrics=self.metrics,
+            alerts=self.alerts,
             runtimes=runtimes,
             edges=edges,
             secret=self.secret,
@@ -196,6 +204,33 @@ class Bed:
             for runtime in runtimes:
                 runtime.images[str(image.ref)] = behaviour or Behaviour()
         return image
+
+    def users(self, per_second: float, environment: str = "prod", service: str = "api") -> None:
+        """Let users send requests from now on: the edges' routing says where to, the images' behaviour how it ends.
+
+        The rate is the environment's, divided evenly among its hosts. A replica that does not serve answers 5xx.
+        """
+
+        def traffic() -> dict[SeriesKey, Traffic]:
+            wanted: dict[SeriesKey, Traffic] = {}
+            for runtime, edge in zip(self.runtimes[environment], self.edges[environment], strict=True):
+                routing = edge.routings.get(service)
+                if routing is None:
+                    continue
+                rate, weight = per_second / len(self.edges[environment]), routing.weight if routing.candidate else 0
+                for name, pool in routing.pools.items():
+                    share = {routing.live: 100 - weight, routing.candidate: weight}.get(name, 0) / 100
+                    for track in ("stable", "canary"):
+                        mine = track == ("canary" if name == routing.candidate else "stable")
+                        key = SeriesKey(environment, service, pool.release, track, runtime.host)
+                        wanted[key] = self._got(runtime, pool, rate * share if mine else 0.0)
+            return wanted
+
+        self.metrics.users(traffic)
+
+    def _got(self, runtime: FakeRuntime, pool: Pool, per_second: float) -> Traffic:
+        bad = [runtime.traffic_at(server.address) for server in pool.servers]
+        return Traffic(per_second, sum(e for e, _ in bad) / len(bad), sum(s for _, s in bad) / len(bad))
 
     def ask(self, environment: str = "prod", path: str = "/api") -> dict[str, tuple[int, int | None]]:
         """What a user gets on each host that is up: status and release."""

@@ -6,15 +6,21 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 
+from ops_pipeline.core.measurement import ContainerExit
 from ops_pipeline.errors import NotFound, Permanent, Unavailable
 from ops_pipeline.ports import AddressInUse, Clock, Container, ContainerRuntime, ContainerSpec, Probe, Progress
 
 
 @dataclass
 class Behaviour:
-    """How containers of an image behave. Seconds count from their start, by the test's clock."""
+    """How containers of an image behave. Seconds count from their start, by the test's clock.
+
+    `errors` and `slow` are shares of the requests that `Bed.users` sends, from `bad_after` seconds on. `command` acts
+    out a one-shot container: its exit code, its output and the seconds it takes.
+    """
 
     ready_after: float = 0.0
     never_ready: bool = False
@@ -22,6 +28,10 @@ class Behaviour:
     exit_code: int = 1
     unhealthy_after: float | None = None  # the image's HEALTHCHECK
     log: str = "started\n"
+    errors: float = 0.0
+    slow: float = 0.0
+    bad_after: float = 0.0
+    command: Callable[[ContainerSpec], tuple[int, str, float]] = lambda spec: (0, "", 0.1)
 
 
 @dataclass
@@ -53,6 +63,8 @@ class FakeRuntime(ContainerRuntime):
         self.present: set[str] = set()
         self.networks: dict[str, str] = {}
         self.boxes: dict[str, _Box] = {}
+        self.gone: list[ContainerExit] = []
+        self.once: list[ContainerSpec] = []  # one-shot containers that were run
         self.down = ""
         self.before: Callable[[str], None] = lambda call: None
         self.calls: list[str] = []
@@ -120,13 +132,16 @@ class FakeRuntime(ContainerRuntime):
         with self._lock:
             box = self.boxes.get(container_id)
             if box is not None and box.state == "running":
+                self._ended(box, 143, wanted=True)
                 box.state = "exited"
                 box.log.append("stopped")
 
     def remove(self, container_id: str) -> None:
         self._called("remove")
         with self._lock:
-            self.boxes.pop(container_id, None)
+            box = self.boxes.pop(container_id, None)
+            if box is not None and box.state == "running":
+                self._ended(box, 137, wanted=True)
 
     def containers(self, labels: Mapping[str, str]) -> Sequence[Container]:
         self._called("containers")
@@ -148,6 +163,30 @@ class FakeRuntime(ContainerRuntime):
 
     def follow_logs(self, container_id: str, tail: int = 50) -> Iterator[str]:
         yield from self.logs(container_id, tail).splitlines()
+
+    def exits(self, environment: str, since: datetime) -> Sequence[ContainerExit]:
+        self._called("exits")
+        with self._lock:
+            for box in self.boxes.values():
+                self._age(box)
+            return sorted(
+                (gone for gone in self.gone if gone.environment == environment and gone.at >= since),
+                key=lambda gone: gone.at,
+            )
+
+    def run_once(self, spec: ContainerSpec, timeout_seconds: float) -> tuple[int, str]:
+        self._called("run_once")
+        with self._lock:
+            if spec.network not in self.networks:
+                raise NotFound(f"network {spec.network} not found")
+            if spec.image not in self.present:
+                raise NotFound(f"no such image: {spec.image}")
+            if spec.address and spec.address in {box.spec.address for box in self.boxes.values()}:
+                raise AddressInUse(spec.address)
+            self.once.append(spec)
+            code, output, seconds = self.images[spec.image].command(spec)
+        self._clock.sleep(min(seconds, timeout_seconds))
+        return (124, output) if seconds > timeout_seconds else (code, output)
 
     # ------------------------------------------------------------------------------------- what tests and edges ask
 
@@ -177,7 +216,25 @@ class FakeRuntime(ContainerRuntime):
             box = self.named(name)
             box.broken = how
             if how == "exited":
+                self._ended(box, box.behaviour.exit_code)
                 box.state = "exited"
+
+    def crash(self, name: str, exit_code: int = 1, *, oom_killed: bool = False) -> None:
+        """Let a running container exit; the restart policy starts it again at once."""
+        with self._lock:
+            box = self.named(name)
+            self._ended(box, exit_code, oom_killed=oom_killed)
+            box.restarts += 1
+            box.started = self._clock.monotonic()
+
+    def traffic_at(self, address: str) -> tuple[float, float]:
+        """Shares of failed and of slow requests among those that reach an address now."""
+        with self._lock:
+            for box in self.boxes.values():
+                if box.spec.address == address and self._answer(box).ok:
+                    bad = self._clock.monotonic() - box.started >= box.behaviour.bad_after
+                    return (box.behaviour.errors, box.behaviour.slow) if bad else (0.0, 0.0)
+        return 1.0, 0.0
 
     def _answer(self, box: _Box) -> Probe:
         self._age(box)
@@ -191,8 +248,21 @@ class FakeRuntime(ContainerRuntime):
     def _age(self, box: _Box) -> None:
         ends = box.behaviour.exits_after
         if box.state == "running" and ends is not None and self._clock.monotonic() - box.started >= ends:
+            self._ended(box, box.behaviour.exit_code, ago=self._clock.monotonic() - box.started - ends)
             box.restarts += 1
             box.state = "restarting"
+
+    def _ended(self, box: _Box, code: int, *, wanted: bool = False, oom_killed: bool = False, ago: float = 0.0) -> None:
+        labels = box.spec.labels
+        if box.state == "running" and labels.get("ops.release", "").isdigit():
+            at = self._clock.now() - timedelta(seconds=ago)
+            environment, service = labels.get("ops.environment", ""), labels.get("ops.service", "")
+            self.gone.append(
+                ContainerExit(
+                    self._host, box.spec.name, environment, service, int(labels["ops.release"]),
+                    at, code, oom_killed, wanted,
+                )
+            )  # fmt: skip
 
     def _seen(self, box: _Box) -> Container:
         self._age(box)
