@@ -8,7 +8,15 @@ from ops_pipeline.core.quarantine import Quarantine
 from ops_pipeline.errors import BadInput, NotFound, PolicyRefused, StoreDamaged
 from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.ledger import find_quarantine
-from ops_pipeline.services.quarantine import lift, lifted, quarantine, quarantine_key, quarantined
+from ops_pipeline.services.quarantine import (
+    find,
+    find_image_by_digest,
+    lift,
+    lifted,
+    quarantine,
+    quarantine_key,
+    quarantined,
+)
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, quiet
 
 ONE = "sha256:" + "ab12" + "0" * 60
@@ -95,6 +103,22 @@ def test_lifted_and_bad_again_keeps_both(bed: Bed) -> None:
         ("second", "after the second"),
     ]
     assert quarantined(bed.platform()) == ()
+
+
+def test_finding_changes_nothing(bed: Bed) -> None:
+    quarantine(bed.platform(), ONE, "bad", "ann")
+    stored = bed.store.objects
+    assert find(bed.platform(), "ab12").digest == ONE
+    assert bed.store.objects == stored
+
+
+def test_an_image_is_found_by_the_beginning_of_its_digest(bed: Bed) -> None:
+    image, other = bed.image("1.0.0"), bed.image("1.0.0", service="web")
+    for known in (image, other):
+        assert find_image_by_digest(bed.platform(), known.ref.digest[:15]) == (known.service, known.ref.digest)
+    assert find_image_by_digest(bed.platform(), ONE) == ("", ONE)
+    with pytest.raises(NotFound, match="no image whose digest begins with ab12"):
+        find_image_by_digest(bed.platform(), "ab12")
 
 
 @pytest.mark.parametrize("die_at", [1, 2, 3, 4])
