@@ -185,9 +185,12 @@ class DockerRuntime:
             {
                 "Type": "volume",
                 "Source": name,
-                "Target": path,
+                "Target": path.removesuffix(":ro"),
+                "ReadOnly": path.endswith(":ro"),
                 "VolumeOptions": {
-                    "Labels": {**self._labels, "ops.environment": spec.labels.get("ops.environment", "")}
+                    # What is only read here is filled by somebody else, who also decides whose it is.
+                    "NoCopy": path.endswith(":ro"),
+                    "Labels": {**self._labels, "ops.environment": spec.labels.get("ops.environment", "")},
                 },
             }
             for name, path in spec.volumes.items()

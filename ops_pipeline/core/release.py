@@ -48,7 +48,7 @@ class ServiceConfiguration:
     replicas: int
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)  # NAME → reference, "env:API_KEY" or "file:path"
-    volumes: Mapping[str, str] = field(default_factory=dict)  # Docker volume name → path in the container
+    volumes: Mapping[str, str] = field(default_factory=dict)  # Docker volume → path in the container, ":ro" = only read
     command: tuple[str, ...] = ()
     read_only: bool = True
     tmpfs: tuple[str, ...] = ("/tmp",)  # noqa: S108 - a mount point inside the container
