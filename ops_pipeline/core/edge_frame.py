@@ -11,6 +11,9 @@ LISTEN_PORT = 8080
 INTERNAL_PORT = 8405
 """`/metrics` (HAProxy's Prometheus exporter) and `/health`, for the environment's network only."""
 
+EXPORTER_PORT = 8406
+"""`/metrics` of the requests by service, release and track (deploy/images/edge/exporter), for that network only."""
+
 # One spelling of a path for the rules that close something: decoded, lower case, without doubled slashes.
 NORMAL_PATH = "url_dec,lower,regsub(/+,/,g)"
 PRIVATE_PATH = "^/metrics(/|$)"
@@ -76,7 +79,9 @@ _FRAME = """\
 # Written by ops_pipeline: what all services of the environment share. Services stand in services/*.cfg.
 global
     description ops-edge <ENVIRONMENT> <DIGEST>
+    # For people, and for the exporter: a file in memory that the entrypoint opened.
     log stdout len 4096 format raw local0 info
+    log fd@3 len 4096 format raw local0 info
     stats socket /run/ops-edge/admin.sock mode 600 level admin expose-fd listeners
     stats timeout 30s
     maxconn 4096

@@ -28,7 +28,8 @@ DOCKER_URL = "unix:///var/run/docker.sock"
 
 def edge_image(engine: docker.DockerClient) -> str:
     """Build the edge's image unless this very content is there already; return its name with a content tag."""
-    content = b"".join(file.read_bytes() for file in sorted(IMAGE_FOLDER.iterdir()))
+    files = [file for file in sorted(IMAGE_FOLDER.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
+    content = b"".join(file.read_bytes() for file in files)
     name = f"ops-testbed-edge:{hashlib.sha256(content).hexdigest()[:12]}"
     try:
         engine.images.get(name)

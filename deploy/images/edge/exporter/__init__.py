@@ -1,0 +1,1 @@
+"""Exporter of the edge: counts what HAProxy logged, one line a request, and shows it to Prometheus."""
