@@ -6,6 +6,7 @@ the SDKs behind adapters take seconds.
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from pathlib import Path
@@ -49,10 +50,12 @@ def build_platform(path: Path) -> Platform:
 
     Nothing is asked yet: an engine that does not answer shows when it is used.
     """
+    from ops_pipeline.adapters.alertmanager import Alertmanager, NoAlertmanager
     from ops_pipeline.adapters.clock import SystemClock
     from ops_pipeline.adapters.docker_builder import DockerBuilder
     from ops_pipeline.adapters.docker_runtime import DockerRuntime
     from ops_pipeline.adapters.haproxy_edge import HaproxyEdge
+    from ops_pipeline.adapters.prometheus import Prometheus
     from ops_pipeline.adapters.registry import HttpRegistry
     from ops_pipeline.adapters.secrets import read_secret
     from ops_pipeline.adapters.stores import open_store
@@ -60,6 +63,7 @@ def build_platform(path: Path) -> Platform:
     from ops_pipeline.services.platform import Platform
 
     catalogue, root = load_catalogue(path), project_root(path)
+    clock, alertmanager = SystemClock(), catalogue.alertmanager
 
     def secret(reference: str) -> str:
         return read_secret(reference, root)
@@ -82,10 +86,16 @@ def build_platform(path: Path) -> Platform:
         root=root,
         catalogue=catalogue,
         store=open_store(catalogue.store, root, secret),
-        clock=SystemClock(),
+        clock=clock,
         registry=HttpRegistry(insecure=catalogue.registry.insecure),
         builder=DockerBuilder(),
         scanner=TrivyScanner(catalogue.scan, root, insecure=catalogue.registry.insecure),
+        metrics=Prometheus(catalogue.prometheus.url, catalogue.prometheus.timeout_seconds),
+        alerts=(
+            Alertmanager(alertmanager.url, clock, alertmanager.timeout_seconds)
+            if alertmanager.url
+            else NoAlertmanager(logging.getLogger(__name__).warning)
+        ),
         runtimes=runtimes,
         edges=edges,
         secret=secret,

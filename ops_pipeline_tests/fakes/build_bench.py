@@ -11,8 +11,10 @@ from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.errors import BadInput, Problem
 from ops_pipeline.ports import ImageBuilder, Registry, Scanner
 from ops_pipeline.services.platform import Platform
+from ops_pipeline_tests.fakes.alerts import FakeAlerts
 from ops_pipeline_tests.fakes.builder import FakeBuilder
 from ops_pipeline_tests.fakes.clock import FakeClock
+from ops_pipeline_tests.fakes.metrics import FakeMetrics
 from ops_pipeline_tests.fakes.registry import InMemoryRegistry
 from ops_pipeline_tests.fakes.scanner import FakeScanner
 from ops_pipeline_tests.fakes.store import InMemoryStore
@@ -121,6 +123,8 @@ def build_bench(
         registry=registry or images,
         builder=builder or FakeBuilder(images),
         scanner=scanner or FakeScanner(now=clock.now, anything=True),
+        metrics=FakeMetrics(clock),
+        alerts=FakeAlerts(),
         runtimes=lambda environment: (),
         edges=lambda environment: (),
         secret=_secret,

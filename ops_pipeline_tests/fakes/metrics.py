@@ -174,10 +174,10 @@ class FakeMetrics(MetricsSource):
                 wanted = users()
                 for key, traffic in wanted.items():
                     self._set(key, traffic)
-                for key in {(key.environment, key.service) for key in wanted}:
-                    for idle in self._history:
-                        if (idle.environment, idle.service) == key and idle not in wanted:
-                            self._set(idle, Traffic(0))
+                mine = {(key.environment, key.service) for key in wanted}
+                for idle in self._history.keys() - wanted.keys():
+                    if (idle.environment, idle.service) in mine:
+                        self._set(idle, Traffic(0))
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
