@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
+from ops_pipeline.catalogue.delivery import delivery_findings, delivery_warnings
 from ops_pipeline.catalogue.document import Path
 from ops_pipeline.catalogue.model import Catalogue, Environment, Route, Service
 from ops_pipeline.catalogue.placement import placement_findings
@@ -40,7 +41,7 @@ def inconsistencies(catalogue: Catalogue) -> Iterator[Finding]:
     yield from _components(catalogue)
     yield from _routes(catalogue.services)
     yield from _promotion(catalogue.environments)
-    for found in placement_findings(catalogue):
+    for found in (*placement_findings(catalogue), *delivery_findings(catalogue)):
         yield Finding(*found)
     for name, service in catalogue.services.items():
         yield from _service(name, service)
@@ -67,6 +68,8 @@ def warnings(catalogue: Catalogue, today: date) -> Iterator[Finding]:
         if environment.policy.allow_sample_database:
             where = ("environments", name, "policy", "allow_sample_database")
             yield Finding(where, "accepts scans made with the small SAMPLE database: for demo and tests only")
+    for found in delivery_warnings(catalogue):
+        yield Finding(*found)
     for name, service in catalogue.services.items():
         for variable, value in service.environment.items():
             if value and _LOOKS_SECRET.search(variable):
@@ -111,6 +114,8 @@ def _components(catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding(("registry", "address"), text)
     yield from _url(("prometheus", "url"), catalogue.prometheus.url)
     yield from _url(("front_door", "url"), catalogue.front_door.url)
+    if catalogue.alertmanager.url:
+        yield from _url(("alertmanager", "url"), catalogue.alertmanager.url)
     if catalogue.source_url:
         yield from _url(("source_url",), catalogue.source_url)
 
@@ -206,7 +211,7 @@ def _volumes(where: Path, volumes: Mapping[str, str], tmpfs: tuple[str, ...]) ->
         if not _VOLUME.fullmatch(name.replace("{environment}", "x")):
             text = "must be a Docker volume's name (letters, digits, `_ . -`, and `{environment}`)"
             yield Finding(here, text + ("; folders of the host cannot be mounted" if "/" in name else ""))
-        target = path.rstrip("/")
+        target = path.removesuffix(":ro").rstrip("/")
         if not path.startswith("/") or ".." in path.split("/") or not target:
             yield Finding(here, "must lead to an absolute path below `/`")
         elif f"{target}/".startswith("/run/secrets/"):

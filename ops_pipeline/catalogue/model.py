@@ -160,8 +160,10 @@ class Flag(Model):
     """A feature flag, served to applications in the format of OpenFeature's flagd."""
 
     on: bool = Field(False, description="Whether it is on for everybody `percent` covers")
-    percent: float = Field(100, ge=0, le=100, description="Share of users it is on for, by `targeting_key`")
-    description: str = ""
+    percent: float = Field(
+        100, ge=0, le=100, description="Share of users it is on for, by the application's `targetingKey`"
+    )
+    description: str = Field("", description="One line for people")
     guards: Name | None = Field(
         None, description="Service whose FAIL turns this flag off first, instead of rolling the release back"
     )
@@ -235,7 +237,11 @@ class Service(Model):
     )
     verify: Verification = Verification()
     depends_on: tuple[Name, ...] = Field((), description="Services this one calls; a release set keeps that order")
-    flags: str = Field("", pattern="^(/.*)?$", description="Folder where the container finds `flags.json`; empty = not")
+    flags: str = Field(
+        "",
+        pattern="^(/.*)?$",
+        description="Folder, e.g. `/run/flags`, where the container finds `flags.json`; empty = not",
+    )
     drain_seconds: float = Field(30, ge=0, description="How long open connections may finish before a stop")
     stop_grace_seconds: float = Field(10, ge=0, description="Between SIGTERM and SIGKILL")
     request_timeout_seconds: float = Field(60, gt=0, description="The edge answers 504 after this")
@@ -244,7 +250,9 @@ class Service(Model):
     secrets: dict[str, SecretReference] = Field(
         {}, description="NAME → reference. Seen by the container as file /run/secrets/NAME, mode 0400"
     )
-    volumes: dict[str, str] = Field({}, description="Docker volume → path. `{environment}` in the name is replaced")
+    volumes: dict[str, str] = Field(
+        {}, description="Docker volume → path, `:ro` behind it = only read. `{environment}` in the name is replaced"
+    )
     read_only: bool = Field(True, description="Read-only root file system")
     tmpfs: tuple[str, ...] = Field(("/tmp",), description="Writable scratch paths")  # noqa: S108
     memory_mb: int | None = Field(None, ge=16)

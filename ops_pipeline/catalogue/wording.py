@@ -19,6 +19,7 @@ _PATTERNS = {
     r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$": "must be a reference, `env:NAME` or `file:PATH`, "
     "never the secret itself",
     "^/": "must start with `/`",
+    "^(/.*)?$": "must start with `/`",
 }
 _KINDS = {
     "int_type": "a whole number",

@@ -60,7 +60,9 @@ def test_the_sample_catalogues_comments_are_valid_too(tmp_path: Path) -> None:
     text = SAMPLE.read_text()
     for line in ("azure:", "  container: ops-ledger", "  account_url: https", "waivers:", "  - id: CVE", "    package:",
                  "    reason:", "    owner:", "    expires:", "max_database_age_hours:", "max_scan_age_hours:",
-                 "severities: [CRITICAL, HIGH, MEDIUM]", "database_mirror:"):  # fmt: skip
+                 "severities: [CRITICAL, HIGH, MEDIUM]", "database_mirror:", "automatic_rollback: false",
+                 "strategy: canary", "canary:", "  - weight: 100", "  - weight: 10", "  - weight: 50", "    pause: true",
+                 "- name: a command", "  command:"):  # fmt: skip
         assert f"# {line}" in text, line
         text = text.replace(f"# {line}", line)
     text = text.replace("  directory: .ops/store\n", "")
@@ -72,6 +74,10 @@ def test_the_sample_catalogues_comments_are_valid_too(tmp_path: Path) -> None:
     assert catalogue.environments["prod"].policy.max_database_age_hours == 48
     assert not catalogue.environments["prod"].policy.allow_sample_database
     assert catalogue.scan.waivers[0].owner == "ada@example.org"
+    assert not catalogue.environments["prod"].automatic_rollback
+    api = catalogue.services["api"]
+    assert (api.strategy, [step.weight for step in api.canary]) == ("canary", [10, 50, 100])
+    assert [bool(test.command) for test in api.verify.smoke] == [False, True]
 
 
 def test_the_exported_schema_is_in_step() -> None:
@@ -134,6 +140,29 @@ def test_warnings(project: Path) -> None:
         "deploy/services.yaml:33 scan.waivers[0].expires: the waiver of CVE-1 expires in 11 days, on 2027-01-31",
         "deploy/services.yaml:33 scan.waivers[1].expires: the waiver of CVE-2 expired on 2027-01-19: it blocks again",
     ]
+
+
+def test_a_flag_whose_service_cannot_see_it_is_worth_a_warning(project: Path) -> None:
+    text = GOOD.replace("    promote_from: dev", "    flags: {badges: {on: true, guards: api}}")
+    assert said(project, text) == (
+        [],
+        [
+            "deploy/services.yaml:15 environments.prod.flags.badges.guards: `api` has no `flags` folder: it cannot see "
+            "this flag, and turning it off helps nobody"
+        ],
+    )
+    assert said(project, text.replace("port: 8000", "port: 8000\n    flags: /run/flags")) == ([], [])
+
+
+def test_flags_are_a_volume_that_the_service_only_reads(tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    path.write_text(GOOD.replace("port: 8000", "port: 8000\n    flags: /run/flags/"))
+    catalogue = load(path)
+    assert resolve(catalogue, "prod", "api").volumes == {
+        "shop-prod-data": "/data",
+        "ops-flags-prod": "/run/flags:ro",
+    }
+    assert resolve(catalogue, "prod", "web").volumes == {}
 
 
 def test_secret_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

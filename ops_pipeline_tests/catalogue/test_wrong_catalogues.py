@@ -111,7 +111,25 @@ SHAPE = [
     ]),
     ("port: 8000", "port: 8000\n    drain_seconds: .inf", ["22 services.api.drain_seconds: must be a number; found `.inf`"]),
     ("port: 8000", "port: 8000\n    read_only: no", ["22 services.api.read_only: must be `true` or `false`; found `no`"]),
-    ("port: 8000", "port: 8000\n    strategy: canary", ["22 services.api.strategy: must be `blue_green`; found `canary`"]),
+    ("port: 8000", "port: 8000\n    strategy: canry", [
+        "22 services.api.strategy: must be one of `blue_green`, `rolling`, `canary`; found `canry`; did you mean `canary`?",
+    ]),
+    ("port: 8000", "port: 8000\n    flags: run/flags", ["22 services.api.flags: must start with `/`; found `run/flags`"]),
+    ("port: 8000", "port: 8000\n    canary: []", ["22 services.api.canary: must have at least one entry"]),
+    ("port: 8000", "port: 8000\n    canary: [{weight: 0}, {weight: 101}, {weight: 100}]", [
+        "22 services.api.canary[0].weight: must be at least 1; found `0`",
+        "22 services.api.canary[1].weight: must be at most 100; found `101`",
+    ]),
+    ("    promote_from: dev", "    flags: {new-badges: {on: yes, percent: 101, guards: Api}}", [
+        "15 environments.prod.flags.new-badges.on: must be `true` or `false`; found `yes`",
+        "15 environments.prod.flags.new-badges.percent: must be at most 100; found `101`",
+        "15 environments.prod.flags.new-badges.guards: must be lower-case letters, digits and hyphens, start with a letter "
+        "and have at most 31 characters; found `Api`",
+    ]),
+    ("    promote_from: dev", "    flags: {New_Badges: {on: true}}", [
+        "15 environments.prod.flags.New_Badges: must be lower-case letters, digits and hyphens, start with a letter and have "
+        "at most 31 characters; found `New_Badges`",
+    ]),
     ("port: 8000", "port: 8000\n    tmpfs: /tmp", ["22 services.api.tmpfs: must be a list (`- item` lines); found `/tmp`"]),
     ("port: 8000", "port: 8000\n    thresholds: {error_rate: 5}", [
         "22 services.api.thresholds.error_rate: must be less than 1; found `5`",
@@ -248,6 +266,81 @@ CONSISTENCY = [
     ("version: 1\n", "version: 1\n" + WAIVER.replace("]}", ", {id: CVE-1, reason: not reachable here, owner: bob, "
      "expires: 2027-02-01}]}"), [
         "2 scan.waivers[1]: waives CVE-1 again; scan.waivers[0] does already",
+    ]),
+    ("version: 1\n", "version: 1\nalertmanager: {url: 'alerts:9093'}\n", [
+        "2 alertmanager.url: must be a URL, http://host[:port]/…",
+    ]),
+    ("version: 1\n", "version: 1\nalertmanager: {url: ''}\n", []),
+    # canary and thresholds
+    ("    port: 8000", "    port: 8000\n    strategy: canary\n    canary: [{weight: 10}, {weight: 50}, {weight: 100}]", []),
+    ("    port: 8000", "    port: 8000\n    canary: [{weight: 50}, {weight: 50}, {weight: 10}]", [
+        "22 services.api.canary[1].weight: must be more than the 50 of the step before; found `50`",
+        "22 services.api.canary[2].weight: must be more than the 50 of the step before; found `10`",
+        "22 services.api.canary[2].weight: the last step must have 100; found `10`",
+    ]),
+    ("{replicas: 2}", "{canary: [{weight: 20}, {weight: 40}]}", [
+        "17 environments.prod.services.api.canary[1].weight: the last step must have 100; found `40`",
+    ]),
+    ("    port: 8000", "    port: 8000\n    canary: [{weight: 100, min_seconds: 60, max_seconds: 30}]", [
+        "22 services.api.canary[0].min_seconds: is more than max_seconds (30)",
+    ]),
+    ("    port: 8000", "    port: 8000\n    thresholds: {p95_seconds: 0.25}", []),
+    ("    port: 8000", "    port: 8000\n    thresholds: {p95_seconds: 3}", [
+        "22 services.api.thresholds.p95_seconds: must be one of the boundaries the edge counts by (0.005, 0.01, 0.025, "
+        "0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10); found `3`",
+    ]),
+    ("{replicas: 2}", "{thresholds: {p95_seconds: 1.5}}", [
+        "17 environments.prod.services.api.thresholds.p95_seconds: must be one of the boundaries the edge counts by (0.005, "
+        "0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10); found `1.5`",
+    ]),
+    # smoke tests
+    ("    port: 8000", "    port: 8000\n    verify: {smoke: [{name: a}, {name: b, path: /b, command: [b]}]}", [
+        "22 services.api.verify.smoke[0]: needs exactly one of `path` and `command`; it has neither",
+        "22 services.api.verify.smoke[1]: needs exactly one of `path` and `command`; it has both",
+    ]),
+    ("    port: 8000", "    port: 8000\n    verify: {smoke: [{name: a, path: /a}, {name: a, path: '/a b'}]}", [
+        "22 services.api.verify.smoke[1].name: `a` is the name of smoke[0] too",
+        "22 services.api.verify.smoke[1].path: must be a path such as `/api/version?full=1`, without spaces and `#`",
+    ]),
+    ("    port: 8000", "    port: 8000\n    verify: {smoke: [{name: a, command: [true], contains: ok, status: 201}]}", [
+        "22 services.api.verify.smoke[0].command[0]: must be text; found `true`; put it in quotes",
+    ]),
+    ("    port: 8000", "    port: 8000\n    verify: {smoke: [{name: a, command: [check], contains: ok, status: 201}]}", [
+        "22 services.api.verify.smoke[0].status: is for requests; a command passes when it exits with 0",
+        "22 services.api.verify.smoke[0].contains: is for requests; a command passes when it exits with 0",
+    ]),
+    ("{replicas: 2}", "{verify: {smoke: [{name: a, path: /a, method: HEAD, contains: ok}]}}", [
+        "17 environments.prod.services.api.verify.smoke[0].contains: an answer to HEAD has no body",
+    ]),
+    # dependencies
+    ("    port: 8000", "    port: 8000\n    depends_on: [web]", []),
+    ("    port: 8000", "    port: 8000\n    depends_on: [api, wbe, web, web]", [
+        "22 services.api.depends_on[0]: a service cannot depend on itself",
+        "22 services.api.depends_on[1]: there is no service `wbe`; did you mean `web`?",
+        "22 services.api.depends_on[3]: names `web` again",
+    ]),
+    ("  web:\n", "  help: {build: {context: h}, port: 1, route: {path: /h}, depends_on: [web]}\n  web:\n"
+     "    depends_on: [help]\n", [
+        "29 services.help.depends_on: goes round in a circle: help → web → help",
+    ]),
+    # flags
+    ("    promote_from: dev", "    flags: {new-badges: {on: true, percent: 12.5, guards: api}}", []),
+    ("    promote_from: dev", "    flags: {new-badges: {percent: 12.345, guards: wbe}}", [
+        "15 environments.prod.flags.new-badges.guards: there is no service `wbe`; did you mean `web`?",
+        "15 environments.prod.flags.new-badges.percent: must have at most two digits after the point; found `12.345`",
+    ]),
+    ("    port: 8000", "    port: 8000\n    flags: /run/flags", []),
+    ("    port: 8000", "    port: 8000\n    flags: /", ["22 services.api.flags: must be an absolute path below `/`"]),
+    ("    port: 8000", "    port: 8000\n    flags: /run/secrets/", [
+        "22 services.api.flags: `/run/secrets` is where the service's secrets are",
+    ]),
+    ("    port: 8000", "    port: 8000\n    flags: /tmp", ["22 services.api.flags: `/tmp` is taken by tmpfs already"]),
+    ("    port: 8000", "    port: 8000\n    flags: /data", [
+        "22 services.api.flags: `/data` is taken by volume `shop-{environment}-data` already",
+    ]),
+    ("-data: /data", "-data: /data:ro", []),
+    ("-data: /data", "-data: /tmp:ro", [
+        "28 services.api.volumes.'shop-{environment}-data': `/tmp` is taken by tmpfs already",
     ]),
 ]  # fmt: skip
 
