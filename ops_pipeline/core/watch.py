@@ -28,6 +28,10 @@ class Watch:
     since: datetime
     set_id: str = ""
     attempts: int = 0  # automatic roll-backs tried so far; part of the run key
+    asked: bool = False  # the newest try was left to a run
+    not_before: datetime | None = None  # no other try before: a run was asked for one, or the last one failed
+    turning_off: tuple[str, ...] = ()  # flags that are being turned off instead of rolling back
+    alert: str = ""  # name of the alert that stands about it now
 
     def over(self, now: datetime) -> bool:
         """Whether the release has been watched for long enough."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ops_pipeline.core.watch import Watch
-from ops_pipeline.errors import Conflict
+from ops_pipeline.errors import Conflict, StoreDamaged
 from ops_pipeline.ports import Blob
 from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.records import decode, encode
@@ -19,14 +21,17 @@ def watch_key(environment: str, service: str) -> str:
 
 
 def write_watch(platform: Platform, watch: Watch) -> None:
-    """Watch a release from here on. A watch on a newer release stays as it is. Raise StoreDamaged, Unavailable."""
+    """Watch a release from here on. A watch on it, or on a newer one, stays as it is: this may be repeated late.
+
+    Raise StoreDamaged, Unavailable.
+    """
     key = watch_key(watch.environment, watch.service)
 
     def write() -> None:
         for _ in range(ATTEMPTS):
             blob = platform.store.read(key)
             known = _decoded(blob, key)
-            if known is not None and (known.release > watch.release or known == watch):
+            if known is not None and known.release >= watch.release:
                 return
             try:
                 if blob is None:
@@ -41,14 +46,43 @@ def write_watch(platform: Platform, watch: Watch) -> None:
     retried(platform.clock, f"write {key}", write)
 
 
+def update_watch(platform: Platform, watch: Watch) -> bool:
+    """Keep what has become of the watch on a release, and return whether it is still the one watched.
+
+    Raise StoreDamaged, Unavailable.
+    """
+    key = watch_key(watch.environment, watch.service)
+
+    def update() -> bool:
+        for _ in range(ATTEMPTS):
+            blob = platform.store.read(key)
+            known = _decoded(blob, key)
+            if blob is None or known is None or known.release != watch.release:
+                return False
+            if known == watch:
+                return True
+            try:
+                platform.store.write(key, encode(watch), if_match=blob.etag)
+            except Conflict:
+                continue
+            return True
+        raise Conflict(f"{key} changes all the time; try again")
+
+    return retried(platform.clock, f"write {key}", update)
+
+
 def read_watch(platform: Platform, environment: str, service: str) -> Watch | None:
     """The watch on what is live, None when it is trusted. Raise StoreDamaged, Unavailable."""
     key = watch_key(environment, service)
     return _decoded(retried(platform.clock, f"read {key}", lambda: platform.store.read(key)), key)
 
 
-def list_watches(platform: Platform) -> tuple[Watch, ...]:
-    """All watches, by environment and service; idle this is one listing. Raise StoreDamaged, Unavailable."""
+def list_watches(platform: Platform, damaged: Callable[[StoreDamaged], None] | None = None) -> tuple[Watch, ...]:
+    """All watches, by environment and service; idle this is one listing.
+
+    One that cannot be read is told to `damaged` and left out, so that it does not keep the others from being watched.
+    Raise StoreDamaged without it, Unavailable.
+    """
 
     def listed() -> list[str]:
         return [info.key for info in platform.store.list(PREFIX) if info.key.endswith(".json") and info.size]
@@ -56,7 +90,13 @@ def list_watches(platform: Platform) -> tuple[Watch, ...]:
     found = []
     for key in retried(platform.clock, "list the watches", listed):
         blob = retried(platform.clock, f"read {key}", lambda key=key: platform.store.read(key))  # type: ignore[misc]
-        watch = _decoded(blob, key)
+        try:
+            watch = _decoded(blob, key)
+        except StoreDamaged as error:
+            if damaged is None:
+                raise
+            damaged(error)
+            continue
         if watch is not None:  # it may have ended since the listing
             found.append(watch)
     return tuple(found)
