@@ -10,7 +10,7 @@ import typer
 from ops_pipeline.cli.app import app, project
 from ops_pipeline.cli.arguments import AsJson, Environment, MaybeEnvironment, MaybeService, Service, Url, Wait, Why
 from ops_pipeline.cli.output import out
-from ops_pipeline.cli.reads import show_plan
+from ops_pipeline.cli.plan import show_plan
 from ops_pipeline.cli.runs import act, follow_run, show_release, stop_run
 from ops_pipeline.core.image import DIGEST
 from ops_pipeline.defs.run_events import Launch

@@ -17,15 +17,21 @@ Exit codes: 0 done; 1 failed; 2 arguments, catalogue or run configuration cannot
 7 the run was stopped; 130 detached by Ctrl-C, the run goes on.
 """
 
+ORDER = (
+    *("status", "plan", "deploy", "promote", "rollback", "verdict", "resume", "abort", "releases", "logs", "build"),
+    *("flags", "quarantine", "replay", "reconcile", "follow", "stop", "catalogue", "serve"),
+)
+"""Commands in the order of `ops --help`, the ones people need first."""
+
 project = Project()
 
 
 class InOrder(TyperGroup):
-    """Lists commands in the order they were written, the ones people need first."""
+    """Lists commands in `ORDER`."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        """Names in order of definition."""
-        return list(self.commands)
+        """Every command; one that `ORDER` forgot comes last."""
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 app = typer.Typer(

@@ -30,3 +30,4 @@ Url = Annotated[
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end, or leave at once")]
 Why = Annotated[str, typer.Option("--why", help="Reason, kept in the release's record")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")]

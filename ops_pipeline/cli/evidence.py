@@ -71,7 +71,9 @@ def _short(verdict: Verdict) -> Iterator[str]:
 def percent(share: float) -> str:
     """A share, as short as its size allows."""
     value = 100 * share
-    return f"{value:.0f} %" if value >= 10 or value == round(value) else f"{value:.1f} %" if value >= 1 else _small(value)
+    return (
+        f"{value:.0f} %" if value >= 10 or value == round(value) else f"{value:.1f} %" if value >= 1 else _small(value)
+    )
 
 
 def _small(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +80,18 @@ class Outcome:
         )
 
 
-def follow(client: RunClient, run_id: str, console: Console, *, quiet: bool = False) -> Outcome:
+def follow(
+    client: RunClient,
+    run_id: str,
+    console: Console,
+    *,
+    quiet: bool = False,
+    standing: Callable[[], str] = lambda: "",
+) -> Outcome:
     """Show progress until the run has ended. KeyboardInterrupt passes: the run goes on by itself.
 
-    With a terminal a spinner shows the newest line; without one, plain lines only. Raise Transient when the UI
-    stays away for a minute.
+    With a terminal a spinner shows the run's state, or what `standing` says of it; without one, plain lines only.
+    Raise Transient when the UI stays away for a minute.
     """
     outcome, cursor, silent_since = Outcome(run_id), None, time.monotonic()
     with console.status("waiting", spinner="dots") as spinner:
@@ -101,7 +109,7 @@ def follow(client: RunClient, run_id: str, console: Console, *, quiet: bool = Fa
             outcome.take(snapshot)
             if not quiet:
                 _show(console, snapshot)
-                spinner.update(_state(snapshot))
+                spinner.update(escaped(standing()) or _state(snapshot))
             if snapshot.finished and not snapshot.events:
                 return outcome
             if not snapshot.events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.errors import BadInput, OpsError, Problem
 
 
@@ -24,6 +25,21 @@ def check_names(
         swapped = service in environments and environment in services
         hint = f"The service comes first: {environment} {service}" if swapped else ""
         raise BadInput(problems, subject="arguments", hint=hint)
+
+
+def check_known(catalogue: Catalogue, service: str = "", environment: str = "", others: Sequence[Problem] = ()) -> None:
+    """The same against a catalogue, named together with `others`, other things wrong with the arguments."""
+    try:
+        check_names(
+            services=list(catalogue.services),
+            environments=list(catalogue.environments),
+            service=service,
+            environment=environment,
+        )
+    except BadInput as error:
+        raise BadInput([*error.problems, *others], subject="arguments", hint=error.hint) from None
+    if others:
+        raise BadInput(others, subject="arguments")
 
 
 def _problem(place: str, kind: str, name: str, known: Sequence[str], others: Sequence[str]) -> Problem | None:
@@ -55,3 +71,27 @@ def _complete(section: str, incomplete: str) -> list[str]:
     except (OpsError, OSError):
         return []
     return [name for name in known if name.startswith(incomplete)]
+
+
+def complete_flag(incomplete: str) -> list[str]:
+    """Shell completion of a feature flag's name, of any environment."""
+    from ops_pipeline.cli.project import Project
+
+    try:
+        environments = Project().catalogue.environments.values()
+    except (OpsError, OSError):
+        return []
+    return sorted({name for one in environments for name in one.flags if name.startswith(incomplete)})
+
+
+def complete_quarantined(incomplete: str) -> list[str]:
+    """Shell completion of a digest in quarantine."""
+    from ops_pipeline.cli.project import Project
+    from ops_pipeline.services.quarantine import quarantined
+
+    try:
+        digests = [one.digest for one in quarantined(Project().platform)]
+    except (OpsError, OSError):
+        return []
+    plain = incomplete.removeprefix("sha256:")
+    return [digest for digest in digests if digest.removeprefix("sha256:").startswith(plain)]

@@ -10,11 +10,10 @@ import typer
 
 from ops_pipeline.cli.app import app, project
 from ops_pipeline.cli.arguments import AsJson, Environment, MaybeEnvironment, MaybeService, Service
-from ops_pipeline.cli.names import check_names
+from ops_pipeline.cli.names import check_known
 from ops_pipeline.cli.output import ago, out, plain, print_json, short, table
-from ops_pipeline.core.image import DIGEST
 from ops_pipeline.core.release import Phase, Release
-from ops_pipeline.errors import BadInput, NotFound, PolicyRefused, Problem
+from ops_pipeline.errors import NotFound
 from ops_pipeline.ports import Container, ContainerRuntime
 
 LEFT = (Phase.RETIRED, Phase.FAILED, Phase.ROLLED_BACK)
@@ -26,7 +25,7 @@ def status(service: MaybeService = "", environment: MaybeEnvironment = "", as_js
     """What runs where: version, digest, age, phase, health."""
     from ops_pipeline.services.status import status as status_of
 
-    _known(service, environment)
+    check_known(project.catalogue, service, environment)
     found = status_of(project.platform, environment or None, service or None)
     if as_json:
         print_json([{**plain(one), "healthy": one.healthy} for one in found])
@@ -66,7 +65,7 @@ def releases(
     """History of a service in an environment: what, when, who and why."""
     from ops_pipeline.services.ledger import releases as releases_of
 
-    _known(service, environment)
+    check_known(project.catalogue, service, environment)
     found = releases_of(project.platform.store, environment, service, limit=limit)
     if as_json:
         print_json([{**plain(release), "phase": release.phase.value} for release in found])
@@ -88,48 +87,6 @@ def releases(
 
 
 @app.command()
-def plan(
-    service: Service,
-    environment: Environment,
-    digest: Annotated[str, typer.Option("--digest", help="`sha256:…`; default the latest image built")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """What a deploy would do, and why it would be refused (then exit code 3). Changes nothing."""
-    show_plan(service, environment, digest, as_json)
-
-
-def show_plan(service: str, environment: str, digest: str, as_json: bool) -> None:
-    """Print what a deploy would do. Raise PolicyRefused when it would be refused, BadInput."""
-    from ops_pipeline.services.plan import plan as plan_of
-
-    problems = []
-    if digest and not DIGEST.fullmatch(digest):
-        problems.append(Problem("--digest", f"`{digest}` is not `sha256:` and 64 hexadecimal digits"))
-    _known(service, environment, problems)
-    planned = plan_of(project.platform, environment, service, digest or None)
-    if as_json:
-        print_json({**plain(planned), "allowed": not planned.refusals})
-    else:
-        live = f"#{planned.live_number} {planned.live_version}" if planned.live_number else "nothing"
-        out.print(f"{environment}/{service}: {live} -> {planned.version} ({short(planned.digest)})", markup=False)
-        if planned.nothing_to_do:
-            out.print("  nothing to do: it is live already")
-        for title, lines in (
-            ("changes", planned.changes),
-            ("steps", planned.steps),
-            ("warnings", planned.warnings),
-        ):
-            for line in lines:
-                out.print(f"  {title[:-1]}: {line}", markup=False)
-        out.print(f"  standby: {planned.standby}", markup=False)
-    if planned.refusals:
-        if as_json:
-            # The document says it already.
-            raise SystemExit(PolicyRefused.exit_code)
-        raise PolicyRefused(f"deploy of {service} to {environment}", planned.refusals)
-
-
-@app.command()
 def logs(
     service: Service,
     environment: Environment,
@@ -139,7 +96,7 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Last lines of a service's containers on every host."""
-    _known(service, environment)
+    check_known(project.catalogue, service, environment)
     places = _containers(service, environment, release)
     if follow and not as_json:
         _follow(places, tail)
@@ -200,18 +157,3 @@ def _follow(places: list[tuple[ContainerRuntime, Container]], tail: int) -> None
 
 def _action(release: Release) -> str:
     return f"{release.action} to #{release.restores}" if release.restores else release.action.value
-
-
-def _known(service: str, environment: str, others: list[Problem] | None = None) -> None:
-    catalogue = project.catalogue
-    try:
-        check_names(
-            services=list(catalogue.services),
-            environments=list(catalogue.environments),
-            service=service,
-            environment=environment,
-        )
-    except BadInput as error:
-        raise BadInput([*error.problems, *(others or ())], subject="arguments", hint=error.hint) from None
-    if others:
-        raise BadInput(others, subject="arguments")

@@ -6,6 +6,7 @@ import getpass
 import os
 from typing import Any
 
+from ops_pipeline.cli.canary import Standing, show_taken_back, taken_back
 from ops_pipeline.cli.follow import Outcome, RunFailed, follow
 from ops_pipeline.cli.names import check_names
 from ops_pipeline.cli.output import err, out, print_json
@@ -13,7 +14,7 @@ from ops_pipeline.cli.project import Project
 from ops_pipeline.cli.remote import RemoteRuns, through_socket
 from ops_pipeline.defs.attribution import installation_of, read_secret_file
 from ops_pipeline.defs.run_events import Launch, RunClient
-from ops_pipeline.errors import OpsError, Unavailable
+from ops_pipeline.errors import OpsError, RolledBack, Unavailable
 
 DETACHED_EXIT_CODE = 130
 """Ctrl-C: we stopped looking; the run goes on."""
@@ -93,11 +94,12 @@ def act(
             print_json({"run_id": run_id, "url": link, "status": "STARTED"})
         return None
     try:
-        outcome = follow(client, run_id, err, quiet=as_json)
+        with Standing(project, environment, service) as standing:
+            outcome = follow(client, run_id, err, quiet=as_json, standing=lambda: standing.text)
     except KeyboardInterrupt:
         err.print("\ndetached: the run goes on. " + _ways_back(project, run_id, link))
         raise SystemExit(DETACHED_EXIT_CODE) from None
-    _end(outcome, link, as_json)
+    _end(project, outcome, link, as_json, environment, service)
     return outcome
 
 
@@ -105,7 +107,9 @@ def _ways_back(project: Project, run_id: str, link: str) -> str:
     return f"Follow it: ops follow {run_id}. Stop it: ops stop {run_id}" + (f". See it: {link}" if link else "")
 
 
-def _end(outcome: Outcome, link: str, as_json: bool) -> None:
+def _end(
+    project: Project, outcome: Outcome, link: str, as_json: bool, environment: str = "", service: str = ""
+) -> None:
     data: dict[str, Any] = {
         "run_id": outcome.run_id,
         "url": link,
@@ -116,8 +120,15 @@ def _end(outcome: Outcome, link: str, as_json: bool) -> None:
     try:
         outcome.raise_if_bad()
     except RunFailed as failed:
+        found = None
+        if failed.error == RolledBack.__name__:
+            found = taken_back(project, outcome.run_id, environment, service)
+        if found is not None and not as_json:
+            show_taken_back(err, project, found, link)
         if as_json:
             data["error"] = {"class": failed.error, "message": failed.message, "exit_code": failed.exit_code}
+            if found is not None:
+                data["release"], data["verdict"] = found.release.number, found.verdict
             print_json(data)
             failed.printed = True
         raise
@@ -152,6 +163,6 @@ def follow_run(project: Project, run_id: str, url: str | None, as_json: bool) ->
         outcome = follow(client, run_id, err, quiet=as_json)
     except KeyboardInterrupt:
         raise SystemExit(DETACHED_EXIT_CODE) from None
-    _end(outcome, client.link(run_id), as_json)
+    _end(project, outcome, client.link(run_id), as_json)
     if not as_json:
         out.print(f"run {run_id} succeeded")

@@ -1,0 +1,107 @@
+"""What the ledger tells beside a run: how its canary stands, and why it was taken back."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console
+
+from ops_pipeline.cli.evidence import one_line, show_verdict
+from ops_pipeline.cli.project import Project
+from ops_pipeline.core.judgement.verdict import Verdict
+from ops_pipeline.core.release import Release
+from ops_pipeline.errors import OpsError
+
+LOOK_SECONDS = 1.0
+RECENT = 5
+"""A run's release is among the newest of its service."""
+
+
+class Standing:
+    """One line about the canary of a run that is being followed, read from the ledger beside it, once a second.
+
+    Where the ledger cannot be read from here the line stays empty: the run is followed all the same.
+    """
+
+    def __init__(self, project: Project, environment: str, service: str) -> None:
+        self.text = ""
+        self._project, self._environment, self._service = project, environment, service
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Standing:
+        """Begin to look, unless it is not known at what."""
+        if self._environment and self._service:
+            threading.Thread(target=self._look, name="standing", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Look no more."""
+        self._ended.set()
+
+    def _look(self) -> None:
+        from ops_pipeline.services.judged import judged
+
+        while not self._ended.wait(LOOK_SECONDS):
+            try:
+                found = judged(self._project.platform, self._environment, self._service)
+            except (OpsError, OSError):
+                return
+            if found is None or found.weight is None:
+                self.text = ""
+                continue
+            words = f"#{found.release} has {found.weight} % of the users"
+            if found.waits:
+                words += ", waits for a person: ops resume or ops abort"
+            elif found.parked:
+                words += f", {found.parked}"
+            if found.verdict is not None:
+                words += f": {found.verdict.outcome}, {one_line(found.verdict)}"
+            self.text = words
+
+
+@dataclass(frozen=True)
+class TakenBack:
+    """A release that was judged bad, and the verdict on it."""
+
+    release: Release
+    verdict: Verdict | None
+
+
+def taken_back(project: Project, run_id: str, environment: str = "", service: str = "") -> TakenBack | None:
+    """The release a run made and lost again, with its verdict; None when this machine cannot read the ledger."""
+    from ops_pipeline.services.ledger import newest_first
+    from ops_pipeline.services.verdicts import read_verdict
+
+    try:
+        platform = project.platform
+        environments = [environment] if environment else platform.catalogue.environments
+        services = [service] if service else platform.catalogue.services
+        for place, name in itertools.product(environments, services):
+            for release in itertools.islice(newest_first(platform.store, place, name), RECENT):
+                if release.run_id == run_id:
+                    return TakenBack(release, read_verdict(platform, place, name, release.number))
+    except (OpsError, OSError):
+        return None
+    return None
+
+
+def show_taken_back(console: Console, project: Project, found: TakenBack, link: str) -> None:
+    """Print why a release was taken back, and where to look."""
+    release, verdict = found.release, found.verdict
+    if verdict is not None:
+        now = project.platform.clock.now()
+        seconds = max(60.0, (now - verdict.since).total_seconds())
+        graph = project.platform.metrics.link(release.environment, release.service, release.number, seconds)
+        show_verdict(console, release.label, verdict, now, link=graph)
+    places = (
+        ("run", link),
+        ("again", f"ops verdict {release.service} {release.environment} --release {release.number}"),
+        ("logs", f"ops logs {release.service} {release.environment} --release {release.number} (while they last)"),
+        ("quarantine", f"ops quarantine list; when it was not the image: ops quarantine lift {release.digest[7:19]}"),
+    )
+    for title, where in places:
+        if where:
+            console.print(f"  {title}: {where}", markup=False)
