@@ -24,6 +24,11 @@ def container_name(environment: str, service: str, release: int, index: int) -> 
     return f"ops-{environment}-{service}-{release}-{index}"
 
 
+def smoke_name(environment: str, service: str, release: int, test: int) -> str:
+    """Name of the one-shot container of a smoke test: `ops-prod-api-7-smoke-0`, which no replica can have."""
+    return f"ops-{environment}-{service}-{release}-smoke-{test}"
+
+
 def _text(moment: datetime) -> str:
     return f"{moment.strftime(_FORMAT)}.{moment.microsecond // 1000:03d}Z"
 

@@ -130,7 +130,8 @@ def large(count: int) -> str:
         for number in range(count)
     )
     head = head.replace("10.213.0.0/22", "10.64.0.0/14").replace("10.213.4.0/22", "10.68.0.0/14")
-    return f"{head.replace('      api:', '      api-0:')}\nservices:\n{services}"
+    head = head.replace("      api:", "      api-0:").replace("guards: api\n", "guards: api-0\n")
+    return f"{head}\nservices:\n{services}"
 
 
 def test_a_thousand_services_load_quickly(tmp_path: Path) -> None:
