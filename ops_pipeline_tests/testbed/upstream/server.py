@@ -1,13 +1,18 @@
-"""A small upstream for tests: HTTP/1.1 with keep-alive, slow answers, uploads and WebSockets; standard library only.
+"""A small upstream for tests: HTTP/1.1 with keep-alive, streams, uploads, WebSockets; standard library only.
 
 Environment: RELEASE (shown in every answer), PORT (8080), FAIL_HEALTH=1 (never ready), START_DELAY (seconds before
-it listens), EXIT_AFTER (seconds until it exits with code 1), ERROR_RATE (fraction of `/` answered 500).
+it listens), EXIT_AFTER (seconds until it exits with code 1), and how it misbehaves: ERROR_RATE (share of ordinary
+requests answered 500, drawn at random with ERROR_SEED), ERROR_EVERY (exactly every n-th one), LATENCY (seconds an
+ordinary answer waits), BREAK_RATE (share broken off without an answer), TURN_AFTER (seconds from the start until all
+of this begins; 0 = at once).
 
 Paths: `/health/ready` 200 or 503; `/health/set?ready=0|1` turns it; `/slow?seconds=5`; `/secret` SHA-256 of
-/run/secrets/TOKEN or 404; `/ws` WebSocket echo; `/headers` the request's headers as JSON; POST anywhere echoes the
-body's length and SHA-256; anything else answers a line of JSON with the release.
+/run/secrets/TOKEN or 404; `/ws` WebSocket echo; `/events?period=0.5` server-sent events without end; `/headers` the
+request's headers as JSON; `/control?error_rate=0.1&error_every=0&latency=0&break_rate=0&exit=7` changes how it
+misbehaves from now on, or exits; POST anywhere else echoes the body's length and SHA-256; anything else answers a line
+of JSON with the release.
 
-SIGTERM: stops listening, closes WebSockets with code 1001, answers what is under way, then exits 0.
+SIGTERM: stops listening, closes WebSockets with code 1001, ends streams, answers what is under way, then exits 0.
 """
 
 import asyncio
@@ -20,6 +25,7 @@ import random
 import signal
 import struct
 import sys
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,9 +38,15 @@ class State:
     ready = os.environ.get("FAIL_HEALTH") != "1"
     stopping = False
     error_rate = float(os.environ.get("ERROR_RATE", "0"))
+    error_every = int(os.environ.get("ERROR_EVERY", "0"))
+    break_rate = float(os.environ.get("BREAK_RATE", "0"))
+    latency = float(os.environ.get("LATENCY", "0"))
+    turns_at = time.monotonic() + float(os.environ.get("TURN_AFTER", "0"))
+    asked = 0
 
 
 STATE = State()
+CHANCE = random.Random(os.environ.get("ERROR_SEED") or None)
 STOP = asyncio.Event()
 IDLE = set()  # writers of keep-alive connections that wait for a request
 TASKS = set()
@@ -70,6 +82,30 @@ def secret():
     return 200, {"release": RELEASE, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
+def control(query):
+    for name in ("error_rate", "break_rate", "latency"):
+        setattr(STATE, name, float(query.get(name, getattr(STATE, name))))
+    STATE.error_every = int(query.get("error_every", STATE.error_every))
+    STATE.turns_at = 0.0
+    if "exit" in query:
+        asyncio.get_running_loop().call_later(0.05, os._exit, int(query["exit"]))
+    return 200, {"release": RELEASE, "asked": STATE.asked}
+
+
+async def misbehave():
+    """Whether an ordinary request is to fail. Raise ConnectionError when its connection is to break."""
+    if time.monotonic() < STATE.turns_at:
+        return False
+    STATE.asked += 1
+    if STATE.latency:
+        await asyncio.sleep(STATE.latency)
+    if STATE.break_rate and CHANCE.random() < STATE.break_rate:
+        raise ConnectionError("as asked for")
+    if STATE.error_every and STATE.asked % STATE.error_every == 0:
+        return True
+    return CHANCE.random() < STATE.error_rate
+
+
 async def answer(method, target, headers, body):
     parts = urlsplit(target)
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
@@ -85,10 +121,12 @@ async def answer(method, target, headers, body):
         return secret()
     if parts.path.endswith("/headers"):
         return 200, {"release": RELEASE, "path": target, "headers": headers}
+    if parts.path.endswith("/control"):
+        return control(query)
+    if await misbehave():
+        return 500, {"release": RELEASE, "error": "as asked for"}
     if method in {"POST", "PUT"}:
         return 200, {"release": RELEASE, "length": body[0], "sha256": body[1]}
-    if random.random() < STATE.error_rate:
-        return 500, {"release": RELEASE, "error": "as asked for"}
     return 200, {"release": RELEASE, "path": parts.path}
 
 
@@ -148,6 +186,26 @@ async def websocket(reader, writer, headers):
             pending.cancel()
 
 
+async def events(writer, target):
+    """Server-sent events until SIGTERM; the last one says goodbye and the body ends as it should."""
+    period = float(parse_qs(urlsplit(target).query).get("period", ["0.5"])[-1])
+    writer.write(
+        f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Release: {RELEASE}\r\n"
+        "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+    )
+    number = 0
+    while not STOP.is_set():
+        number += 1
+        data = f"id: {number}\ndata: {RELEASE}\n\n".encode()
+        writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await writer.drain()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(STOP.wait(), period)
+    data = b"event: bye\ndata: bye\n\n"
+    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+    await writer.drain()
+
+
 async def serve(reader, writer):
     task = asyncio.current_task()
     TASKS.add(task)
@@ -167,6 +225,9 @@ async def serve(reader, writer):
                 await websocket(reader, writer, headers)
                 return
             body = await read_body(reader, headers, writer)
+            if urlsplit(target).path.endswith("/events"):
+                await events(writer, target)
+                return
             status, document = await answer(method, target, headers, body)
             data = json.dumps(document).encode() + b"\n"
             close = STATE.stopping or headers.get("connection", "").lower() == "close"
