@@ -159,7 +159,8 @@ def _fault(platform: Platform, test: SmokeTest, place: _Place, hidden: Collectio
         return f"{begin} answered {answer.status}, expected {test.status}"
     if test.contains and test.contains not in answer.body:
         where = "beginning of the body" if answer.cut else "body"
-        return f"{begin} answered {answer.status}, expected «{test.contains}» in the {where}, got {_shown(redact(answer.body, hidden))}"
+        got = _shown(redact(answer.body, hidden))
+        return f"{begin} answered {answer.status}, expected «{test.contains}» in the {where}, got {got}"
     if answer.detail:
         return f"{begin} answered {answer.status} and broke off ({answer.detail}), expected all of it"
     return ""
