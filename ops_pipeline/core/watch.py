@@ -37,3 +37,17 @@ class Watch:
         """Whether the release has been watched for long enough."""
         seconds = self.rollout.watch_seconds
         return seconds is not None and now >= self.since + timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Due:
+    """Record stored as `watch/<environment>/<service>.due` from before an automatic roll-back until a run shows it.
+
+    With it, whoever comes after a killed controller knows that people have not been told yet.
+    """
+
+    environment: str
+    service: str
+    release: int  # the one that is left
+    attempt: int
+    set_id: str = ""
