@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import tarfile
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class _Exit(IntEnum):
     SILENT = 15
     CHANGED = 18
     RELOAD_FAILED = 19
+    NO_FLAGS = 20
 
 
 _ASK_SECONDS = 15.0
@@ -174,6 +176,22 @@ class HaproxyEdge:
         except ValueError as error:
             raise Transient(f"{self._name} gave an answer that cannot be understood: {error}") from error
         return Answer(int(status), body, cut, "" if cut else detail.strip())
+
+    def publish_flags(self, document: bytes) -> None:
+        """Replace the flags file that the environment's services read on this host, atomically.
+
+        Raise Transient, and Permanent when the edge's volume cannot be written.
+        """
+        if not document:
+            raise Permanent(f"{self._name} cannot publish an empty flags file")
+        self._run("publish-flags", payload=document, timeout=_ASK_SECONDS + 20)
+
+    def flags(self) -> bytes | None:
+        """The flags file as it stands, None when there is none."""
+        result = self._run("flags", timeout=_ASK_SECONDS, allow={_Exit.NO_FLAGS})
+        if result.code == _Exit.NO_FLAGS:
+            return None
+        return self._parsed(lambda text: base64.b64decode(text, validate=True), result.out)
 
     def _probe(self, url: str, host: str, timeout_seconds: float) -> Probe:
         result = self._run("probe", f"{timeout_seconds:.3f}", url, host, timeout=_ASK_SECONDS + timeout_seconds)

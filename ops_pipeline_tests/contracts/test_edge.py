@@ -316,6 +316,18 @@ def test_hosts_come_before_paths_and_long_prefixes_before_short_ones(stage: Stag
     assert stage.ask(f"/{name}/in/deep")[0:2] == (200, 1)
 
 
+def test_flags_are_replaced_whole_and_outlive_a_restart(stage: Stage) -> None:
+    assert stage.edge.flags() is None
+    large = b'{"flags":{' + b",".join(b'"flag%d":{"x":"\xc3\xa4"}' % number for number in range(20_000)) + b"}}\n"
+    for document in (b"{}", large, b'{"flags":{}}\n', b"\x00 anything, \xff even this \r\n\n"):
+        stage.edge.publish_flags(document)
+        assert stage.edge.flags() == document
+    with pytest.raises(Permanent, match="empty"):
+        stage.edge.publish_flags(b"")
+    stage.restart()
+    assert stage.edge.flags() == b"\x00 anything, \xff even this \r\n\n"
+
+
 def test_probes_a_replica_directly(stage: Stage) -> None:
     ready, unready = stage.replica(1), stage.replica(3, ready=False)
     assert stage.edge.probe(ready.address, ready.port, HEALTH).ok

@@ -39,6 +39,7 @@ class FakeEdge:
         self.open_connections: Counter[tuple[str, str]] = Counter()
         self.reachable = True
         self.reloads = 0
+        self.flags_file: bytes | None = None
         self.applied: list[tuple[str, Routing, int]] = []
         self.replies: Callable[[str, int, str, str], Answer] | None = None
 
@@ -103,6 +104,16 @@ class FakeEdge:
         self.check()
         self._structure(service)
         return self.open_connections[service, pool]
+
+    def publish_flags(self, document: bytes) -> None:
+        self.check()
+        if not document:
+            raise Permanent(f"{self._name} cannot publish an empty flags file")
+        self.flags_file = document
+
+    def flags(self) -> bytes | None:
+        self.check()
+        return self.flags_file
 
     def probe(self, address: str, port: int, path: str, timeout_seconds: float = 2.0) -> Probe:
         self.check()

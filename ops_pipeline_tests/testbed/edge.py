@@ -8,6 +8,7 @@ import http.client
 import random
 import socket
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class EdgeBed:
         self.id = uuid.uuid4().hex[:10]
         self.labels = {"ops.testbed": self.id}
         self.port = free_port()
+        self.requests_port = free_port()
         self._next = 9
         self.network = self._make_network()
         self.volume = engine.volumes.create(
@@ -106,7 +108,7 @@ class EdgeBed:
             detach=True,
             labels=self.labels,
             network=self.network.name,
-            ports={"8080/tcp": ("127.0.0.1", self.port)},
+            ports={"8080/tcp": ("127.0.0.1", self.port), "8406/tcp": ("127.0.0.1", self.requests_port)},
             volumes={self.volume.name: {"bind": "/var/lib/ops-edge", "mode": "rw"}},
             read_only=True,
             tmpfs={"/run/ops-edge": ""},
@@ -163,6 +165,19 @@ class EdgeBed:
             return Answer(0, {}, b"")
         finally:
             connection.close()
+
+    def counted(self, name: str, **labels: str) -> float:
+        """Sum over the series of a metric of the edge's own exporter that carry all these labels, as of now."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.requests_port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        total = 0.0
+        for line in text.splitlines():
+            series, _, value = line.rpartition(" ")
+            found, _, rest = series.partition("{")
+            if found == name and wanted <= set(rest.rstrip("}").split(",")):
+                total += float(value)
+        return total
 
     def until(self, path: str, status: int, seconds: float = 5.0) -> float:
         """Ask until `status` comes; return the seconds that took."""

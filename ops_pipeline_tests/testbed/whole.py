@@ -330,6 +330,7 @@ def _networks(identity: str, ports: Mapping[str, int], door: Path) -> tuple[Stac
             variables[f"OPS_SUBNET_{name.upper()}"] = subnets[name]
             variables[f"OPS_NETWORK_{name.upper()}"] = f"{identity}-{name}"
             variables[f"OPS_EDGE_{name.upper()}"] = f"{identity}-edge-{name}"
+            variables[f"OPS_FLAGS_{name.upper()}"] = f"{identity}-flags-{name}"
         stack = Stack(identity, variables, door)
         try:
             stack.up("edge-dev", "edge-prod", wait=False)

@@ -47,7 +47,8 @@ def read_line(line: bytes) -> Request | None:
     try:
         fields = json.loads(line)
         service, release, track = fields["service"], fields["release"], fields["track"]
-        if not service or not release or track not in TRACKS:
+        # HAProxy writes `-` for what is empty: no such service, or nothing deployed.
+        if service == "-" or not release.isdigit() or track not in TRACKS:
             return None
         status, ended = fields["status"], fields["end"]
         waited, connected, answered = fields["queue_ms"], fields["connect_ms"], fields["response_ms"]
@@ -57,7 +58,7 @@ def read_line(line: bytes) -> Request | None:
         return Request(
             Key(fields["env"], service, release, track), code, is_error(status, ended, code), milliseconds / 1000
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"not a line of the edge's log: {error!r}") from error
 
 
@@ -77,10 +78,14 @@ def code_of(status: int, ended: str) -> str:
 
 
 def is_error(status: int, ended: str, code: str) -> bool:
-    """Whether it was a fault of the service: 5xx from anybody, no answer, or an answer broken off by the server."""
+    """Whether it was a fault of the service: 5xx from anybody, no answer, or an answer broken off by the server.
+
+    Broken off means 2xx and 3xx only: a server that refuses an upload (413) and closes without reading it to its end
+    looks the same in the log, and is right to do so.
+    """
     if code in {"5xx", "unanswered"}:
         return True
-    if code == "aborted" or status < 200:
+    if code not in {"2xx", "3xx"}:
         return False
     # Second letter D or L: while the answer was on its way to the client. L first: the edge answered by itself.
     return ended[0] not in "-L" and ended[1] in "DL"
@@ -149,13 +154,11 @@ class Book:
         `increase()` does not see a counter that is born at 1. What left the routing long ago is dropped.
         """
         wanted = set(keys)
+        for key in sorted(wanted - self.series.keys()):
+            self.series[key] = Counters()
+            self.version += 1
         for key in wanted:
-            counters = self.series.get(key)
-            if counters is None:
-                self.series[key] = Counters()
-                self.version += 1
-            else:
-                counters.absent_since = None
+            self.series[key].absent_since = None
         for key, counters in list(self.series.items()):
             if key in wanted:
                 continue
