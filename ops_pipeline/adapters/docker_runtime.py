@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import tarfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ops_pipeline.adapters.docker_errors import docker_errors, engine_down
+from ops_pipeline.adapters.docker_events import LOOK_BACK, exits_among, forgotten, last_exit, merged, read_events
+from ops_pipeline.adapters.docker_facts import (
+    address_on,
+    as_container,
+    command_of,
+    engine_time,
+    file_of,
+    once,
+    read_timed_out,
+)
 from ops_pipeline.adapters.docker_secrets import FOLDER, secrets_archive, user_ids
 from ops_pipeline.core.addresses import dynamic_range
+from ops_pipeline.core.measurement import ContainerExit
 from ops_pipeline.errors import OpsError, Permanent, Transient
 from ops_pipeline.ports import AddressInUse, Container, ContainerSpec, Progress
 
@@ -21,6 +32,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30.0
 PULL_TIMEOUT_SECONDS = 300.0  # between two lines of progress, not for the whole pull
+EXITS_TIMEOUT_SECONDS = 4.0
+CLOCK_FRESH_SECONDS = 600.0
+TIMED_OUT = 124  # as timeout(1)
 LOG_LIMITS = {"max-size": "10m", "max-file": "3"}
 PROGRESS_EVERY = 25
 
@@ -35,6 +49,7 @@ class DockerRuntime:
         self._labels = dict(extra_labels or {})
         self._lock = threading.Lock()
         self._clients: dict[float, APIClient] = {}
+        self._ahead: tuple[float, timedelta] | None = None  # when it was asked, how far its clock is ahead of ours
 
     @property
     def host(self) -> str:
@@ -104,7 +119,7 @@ class DockerRuntime:
         """Addresses in use on a network, stopped containers' static ones included."""
         with self._doing(f"list the addresses of {network}") as client:
             listed = client.containers(all=True, filters={"network": network})
-            found = {_address(entry.get("NetworkSettings") or {}, network) for entry in listed}
+            found = {address_on(entry.get("NetworkSettings") or {}, network) for entry in listed}
         return frozenset(found - {""})
 
     def create(self, spec: ContainerSpec) -> str:
@@ -115,7 +130,8 @@ class DockerRuntime:
         try:
             if spec.secrets:
                 self._place_secrets(container, spec)
-            self._see_address_is_free(container, spec)
+            if spec.address:
+                self._see_address_is_free(container, spec)
         except BaseException:
             with contextlib.suppress(OpsError):
                 self.remove(container)
@@ -154,7 +170,7 @@ class DockerRuntime:
         with self._doing("list containers") as client:
             for entry in client.containers(all=True, filters=filters):
                 with contextlib.suppress(docker.errors.NotFound):  # removed between listing and looking
-                    found.append(_container(client.inspect_container(entry["Id"])))
+                    found.append(as_container(client.inspect_container(entry["Id"])))
         return sorted(found, key=lambda container: container.name)
 
     def logs(self, container_id: str, tail: int = 50) -> str:
@@ -178,6 +194,68 @@ class DockerRuntime:
                 stream.close()
         if rest:
             yield rest.decode(errors="replace")
+
+    def exits(self, environment: str, since: datetime) -> Sequence[ContainerExit]:
+        """Exits of this environment's release containers since a moment, oldest first. Raise Transient, Unavailable.
+
+        One call for the engine's events. An engine remembers only its last 256 events, of all kinds; when those do not
+        reach back to `since`, the environment's containers are inspected too, which shows the newest exit of each.
+        Ten minutes apart the engine is asked for its time, so that a clock that is wrong does no harm.
+        """
+        with self._doing(f"read the events of {environment}", EXITS_TIMEOUT_SECONDS) as client:
+            ahead = self._clock_ahead(client)
+            begin, now = since + ahead, datetime.now(UTC) + ahead
+            events = read_events(client, min(begin, now) - LOOK_BACK, now, EXITS_TIMEOUT_SECONDS)
+            found = exits_among(events, environment, self._host)
+            if forgotten(events, begin):
+                found = merged(found, self._inspected_exits(client, environment))
+        return [replace(exit_, at=exit_.at - ahead) for exit_ in found if exit_.at >= begin]
+
+    def run_once(self, spec: ContainerSpec, timeout_seconds: float) -> tuple[int, str]:
+        """Run a one-shot container to its end, remove it, and return exit code and last output lines.
+
+        Past the time-out it is killed and the code is 124. What a killed controller left behind under the same name is
+        removed first. Raise AddressInUse, NotFound, Permanent, Transient.
+        """
+        import requests.exceptions
+
+        spec = once(spec)
+        for left in self.containers({"ops.once": "true", "ops.once.name": spec.name}):
+            self.remove(left.id)
+        container = self.create(spec)
+        try:
+            self.start(container)
+            with self._doing(f"wait for {spec.name}", None) as client:
+                try:
+                    code = int(client.wait(container, timeout=timeout_seconds)["StatusCode"])  # type: ignore[arg-type]
+                except requests.exceptions.RequestException as error:
+                    if not read_timed_out(error):
+                        raise
+                    self.stop(container, 0)
+                    code = TIMED_OUT
+            return code, self.logs(container)
+        finally:
+            self.remove(container)
+
+    def _inspected_exits(self, client: APIClient, environment: str) -> list[ContainerExit]:
+        import docker.errors
+
+        found = []
+        for entry in client.containers(all=True, filters={"label": [f"ops.environment={environment}", "ops.release"]}):
+            with contextlib.suppress(docker.errors.NotFound):  # removed between listing and looking
+                found.append(last_exit(client.inspect_container(entry["Id"]), environment, self._host))
+        return [exit_ for exit_ in found if exit_ is not None]
+
+    def _clock_ahead(self, client: APIClient) -> timedelta:
+        """How far the engine's clock is ahead of ours; a local engine has the same clock."""
+        if self._url.startswith("unix://"):
+            return timedelta(0)
+        now = time.monotonic()
+        if self._ahead is None or now - self._ahead[0] > CLOCK_FRESH_SECONDS:
+            theirs = engine_time(str(client.info().get("SystemTime") or ""))
+            ahead = timedelta(0) if theirs is None else theirs - datetime.now(UTC)
+            self._ahead = (now, ahead)
+        return self._ahead[1]
 
     def _config(self, client: APIClient, spec: ContainerSpec) -> dict[str, Any]:
         labels = {**self._labels, **spec.labels}
@@ -205,7 +283,7 @@ class DockerRuntime:
 
         host: dict[str, Any] = client.create_host_config(
             network_mode=spec.network,
-            restart_policy={"Name": "unless-stopped"},
+            restart_policy=None if "ops.once" in spec.labels else {"Name": "unless-stopped"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             read_only=spec.read_only,
@@ -216,10 +294,10 @@ class DockerRuntime:
             init=True,
         )
         host["Mounts"] = mounts
-        endpoint = client.create_endpoint_config(ipv4_address=spec.address, aliases=list(spec.aliases) or None)
+        endpoint = client.create_endpoint_config(ipv4_address=spec.address or None, aliases=list(spec.aliases) or None)
         return {
             "Image": spec.image,
-            "Cmd": list(spec.command) or None,
+            **command_of(spec),
             "Env": [f"{name}={value}" for name, value in spec.environment.items()],
             "Labels": labels,
             "HostConfig": host,
@@ -231,7 +309,7 @@ class DockerRuntime:
             user = str(client.inspect_container(container)["Config"].get("User") or "")
             try:
                 uid, gid = user_ids(
-                    user, _file(client, container, "/etc/passwd"), _file(client, container, "/etc/group")
+                    user, file_of(client, container, "/etc/passwd"), file_of(client, container, "/etc/group")
                 )
             except ValueError as error:
                 raise Permanent(f"secrets of {spec.name}: {error}", hint="Use a numeric USER in the image.") from error
@@ -241,7 +319,7 @@ class DockerRuntime:
         # The engine notices a double static address only at start, and not at all while the other one is stopped.
         with self._doing(f"list the addresses of {spec.network}") as client:
             for entry in client.containers(all=True, filters={"network": spec.network}):
-                same = _address(entry.get("NetworkSettings") or {}, spec.network) == spec.address
+                same = address_on(entry.get("NetworkSettings") or {}, spec.network) == spec.address
                 if same and entry["Id"] != container:
                     raise AddressInUse(f"{spec.address} is taken on {spec.network}")
 
@@ -269,53 +347,3 @@ class DockerRuntime:
                     use_ssh_client=self._url.startswith("ssh://"),
                 )
             return self._clients[key]
-
-
-def _address(settings: Mapping[str, Any], network: str) -> str:
-    """A container's address on a network: the live one, else the static one it will have again."""
-    endpoint = (settings.get("Networks") or {}).get(network) or {}
-    static = (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""
-    return str(endpoint.get("IPAddress") or static)
-
-
-def _container(found: Mapping[str, Any]) -> Container:
-    state, config = found["State"], found["Config"]
-    network = str(found["HostConfig"].get("NetworkMode") or "")
-    started = _time(str(state.get("StartedAt") or ""))
-    running = state["Status"] in {"running", "paused", "restarting"}
-    return Container(
-        id=str(found["Id"]),
-        name=str(found["Name"]).lstrip("/"),
-        labels=dict(config.get("Labels") or {}),
-        image=str(config["Image"]),
-        state=str(state["Status"]),
-        health=str((state.get("Health") or {}).get("Status") or "none"),
-        address=_address(found["NetworkSettings"], network),
-        exit_code=None if running or started is None else int(state["ExitCode"]),
-        oom_killed=bool(state.get("OOMKilled")),
-        restarts=int(found.get("RestartCount") or 0),
-        started_at=started,
-    )
-
-
-def _time(text: str) -> datetime | None:
-    """The engine's RFC 3339 time with nanoseconds; its zero time means «never»."""
-    if not text or text.startswith("0001-"):
-        return None
-    seconds = text.rstrip("Z").partition(".")
-    fraction = (seconds[2] + "000000")[:6]
-    return datetime.strptime(f"{seconds[0]}.{fraction}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
-
-
-def _file(client: APIClient, container: str, path: str) -> str:
-    """Content of a file of a container that has not been started, "" when it has none."""
-    import docker.errors
-
-    try:
-        stream, _ = client.get_archive(container, path)
-        data = b"".join(stream)
-    except docker.errors.NotFound:
-        return ""
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        member = archive.extractfile(archive.getmembers()[0])
-        return "" if member is None else member.read().decode(errors="replace")

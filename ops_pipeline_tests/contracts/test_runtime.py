@@ -9,11 +9,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
+from itertools import pairwise
 from typing import Protocol
 
 import pytest
 
+from ops_pipeline.adapters.docker_facts import once
+from ops_pipeline.core.measurement import ContainerExit
 from ops_pipeline.errors import NotFound, OpsError, Permanent, Unavailable
 from ops_pipeline.ports import AddressInUse, ContainerRuntime, ContainerSpec
 from ops_pipeline_tests.fakes.clock import FakeClock
@@ -22,6 +26,15 @@ from ops_pipeline_tests.fakes.runtime import Behaviour, FakeRuntime
 
 class Stage(Protocol):
     """What the suite needs around an engine."""
+
+    def now(self) -> datetime:
+        """The time."""
+
+    def crash(self, container_id: str, name: str) -> None:
+        """Let a running container end by itself with code 7."""
+
+    def script(self, exit_code: int, output: str, seconds: float) -> tuple[str, ...]:
+        """Command of a one-shot container that ends so."""
 
     runtime: ContainerRuntime
     image: str  # present nowhere yet, in the registry
@@ -41,6 +54,16 @@ class MemoryStage:
         self.unknown_image = "127.0.0.1:5000/x@sha256:" + "2" * 64
         self.runtime.images[self.image] = Behaviour(log="release 7 listens\n")
         self.network, self.subnet = "ops-test", "10.9.0.0/24"
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def crash(self, container_id: str, name: str) -> None:
+        self.runtime.crash(name, 7)
+
+    def script(self, exit_code: int, output: str, seconds: float) -> tuple[str, ...]:
+        self.runtime.images[self.image].command = lambda spec: (exit_code, output, seconds)
+        return ("anything",)
 
     def until(self, condition: Callable[[], bool]) -> None:
         self.clock.advance(1)
@@ -88,6 +111,28 @@ class DockerStage:
             volume.remove(force=True)
         with suppress(docker.errors.ImageNotFound):
             self.engine.images.remove(self.image)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def crash(self, container_id: str, name: str) -> None:
+        self.ask(container_id, "/control?exit=7")
+
+    def ask(self, container_id: str, path: str) -> None:
+        """Send the upstream a request from inside its container, as soon as it answers."""
+        import docker
+
+        script = f"from urllib.request import urlopen; urlopen('http://127.0.0.1:8080{path}')"
+
+        def answered() -> bool:
+            with suppress(docker.errors.APIError):  # it is just restarting
+                return self.engine.containers.get(container_id).exec_run(["python3", "-c", script]).exit_code == 0
+            return False
+
+        self.until(answered)
+
+    def script(self, exit_code: int, output: str, seconds: float) -> tuple[str, ...]:
+        return ("sh", "-c", f"echo '{output}'; sleep {seconds}; exit {exit_code}")
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 15
@@ -227,6 +272,70 @@ def test_logs_of_an_unknown_container_are_not_found(stage: Stage) -> None:
         list(stage.runtime.follow_logs("0123456789ab"))
 
 
+def exits(stage: Stage, spec: ContainerSpec, since: datetime) -> list[ContainerExit]:
+    return [exit_ for exit_ in stage.runtime.exits("test", since) if exit_.container == spec.name]
+
+
+def test_a_container_that_ends_by_itself_is_an_unwanted_exit(stage: Stage, spec: ContainerSpec) -> None:
+    container, since = started(stage, spec), stage.now()
+    assert exits(stage, spec, since) == []
+    stage.crash(container, spec.name)
+    stage.until(lambda: bool(exits(stage, spec, since)))
+    (seen,) = exits(stage, spec, since)
+    assert (seen.host, seen.environment, seen.service, seen.release) == (stage.runtime.host, "test", spec.name, 7)
+    assert (seen.exit_code, seen.wanted, seen.oom_killed) == (7, False, False)
+    assert since <= seen.at <= stage.now()
+    assert exits(stage, spec, seen.at + timedelta(milliseconds=1)) == []
+    assert [exit_ for exit_ in stage.runtime.exits("other", since) if exit_.container == spec.name] == []
+
+
+def test_a_stop_and_a_removal_are_wanted_exits(stage: Stage, spec: ContainerSpec) -> None:
+    since = stage.now()
+    container = started(stage, spec)
+    stage.runtime.stop(container, 5)
+    stage.until(lambda: len(exits(stage, spec, since)) == 1)
+    stage.runtime.start(container)
+    stage.runtime.remove(container)
+    stage.until(lambda: len(exits(stage, spec, since)) == 2)
+    assert [exit_.wanted for exit_ in exits(stage, spec, since)] == [True, True]
+
+
+def test_exits_come_oldest_first_and_asking_again_says_the_same(stage: Stage, spec: ContainerSpec) -> None:
+    container, since = started(stage, spec), stage.now()
+    for number in (1, 2):
+        stage.crash(container, spec.name)
+        stage.until(lambda number=number: len(exits(stage, spec, since)) == number)  # type: ignore[misc]
+    found = exits(stage, spec, since)
+    assert found == sorted(found, key=lambda exit_: exit_.at)
+    assert exits(stage, spec, since) == found
+
+
+@pytest.mark.parametrize(("code", "output"), [(0, "all well"), (3, "three things are wrong")])
+def test_a_one_shot_container_gives_its_code_and_words_and_leaves_nothing(
+    stage: Stage, spec: ContainerSpec, code: int, output: str
+) -> None:
+    since = stage.now()
+    one = replace(spec, address="", command=stage.script(code, output, 0.0), secrets={"TOKEN": "x"})
+    got, words = stage.runtime.run_once(one, 20.0)
+    assert (got, words.strip()) == (code, output)
+    assert stage.runtime.containers({"ops.service": spec.name}) == []
+    assert exits(stage, spec, since) == []
+
+
+def test_a_one_shot_container_past_its_time_is_killed(stage: Stage, spec: ContainerSpec) -> None:
+    one = replace(spec, address="", command=stage.script(0, "begun", 60.0))
+    begun = stage.now()
+    got, words = stage.runtime.run_once(one, 1.0)
+    assert (got, words.strip()) == (124, "begun")
+    assert stage.now() - begun < timedelta(seconds=15)
+    assert stage.runtime.containers({"ops.service": spec.name}) == []
+
+
+def test_a_one_shot_container_of_an_unknown_image_is_not_found(stage: Stage, spec: ContainerSpec) -> None:
+    with pytest.raises(NotFound):
+        stage.runtime.run_once(replace(spec, image=stage.unknown_image, address=""), 5.0)
+
+
 def _memory(stage: Stage) -> bool:
     return isinstance(stage, MemoryStage)
 
@@ -331,6 +440,108 @@ def test_a_container_that_exits_shows_its_code_and_its_restarts(real: DockerStag
 
     real.until(restarted)
     real.runtime.remove(container)
+
+
+def real_exits(real: DockerStage, spec: ContainerSpec, since: datetime) -> list[ContainerExit]:
+    return [exit_ for exit_ in real.runtime.exits("real", since) if exit_.container == spec.name]
+
+
+def release_of(real: DockerStage, number: int, **changes: object) -> ContainerSpec:
+    labels = {"ops.service": f"ops-test-{real.id}-{number}", "ops.environment": "real", "ops.release": "3"}
+    return real_spec(real, number, labels=labels, **changes)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("number", "how", "code", "wanted"),
+    [
+        (30, "docker stop", 0, True),
+        (31, "docker kill", 137, True),
+        (32, "docker kill -s TERM", 0, True),
+        (33, "docker restart", 0, True),
+        (34, "docker kill -s WINCH, then it exits", 7, False),
+        (35, "SIGKILL from inside", 137, False),
+    ],
+)
+def test_who_ended_it_is_told_apart(real: DockerStage, number: int, how: str, code: int, wanted: bool) -> None:
+    spec, since = release_of(real, number), real.now()
+    seen = real.engine.containers.get(started(real, spec))
+    real.until(lambda: b"listens" in seen.logs())
+    match how:
+        case "docker stop":
+            seen.stop(timeout=5)
+        case "docker kill":
+            seen.kill()
+        case "docker kill -s TERM":
+            seen.kill("SIGTERM")
+        case "docker restart":
+            seen.restart(timeout=5)
+        case "SIGKILL from inside":
+            seen.exec_run(["sh", "-c", "kill -9 -1"])
+        case _:
+            seen.kill("SIGWINCH")
+            real.crash(seen.id, spec.name)
+    real.until(lambda: bool(real_exits(real, spec, since)))
+    (found,) = real_exits(real, spec, since)
+    assert (found.exit_code, found.wanted, found.oom_killed) == (code, wanted, False)
+
+
+@pytest.mark.real
+def test_a_container_that_ends_well_by_itself_still_ended(real: DockerStage) -> None:
+    spec, since = release_of(real, 36), real.now()
+    real.ask(started(real, spec), "/control?exit=0")
+    real.until(lambda: bool(real_exits(real, spec, since)))
+    assert [(exit_.exit_code, exit_.wanted) for exit_ in real_exits(real, spec, since)] == [(0, False)]
+
+
+@pytest.mark.real
+def test_every_exit_of_a_crash_loop_is_told(real: DockerStage) -> None:
+    spec, since = release_of(real, 42, environment={"EXIT_AFTER": "0.2"}), real.now()
+    started(real, spec)
+    real.until(lambda: len(real_exits(real, spec, since)) >= 3)
+    assert {(exit_.exit_code, exit_.wanted) for exit_ in real_exits(real, spec, since)} == {(1, False)}
+
+
+@pytest.mark.real
+def test_running_out_of_memory_is_told(real: DockerStage) -> None:
+    eat = "b = []\nwhile True: b.append(bytearray(b'x' * (1 << 20)))"
+    spec, since = release_of(real, 37), real.now()
+    real.engine.containers.run(
+        real.image, entrypoint=["python3", "-c", eat], mem_limit="24m", init=True, detach=True,
+        name=spec.name, labels={**real.labels, **spec.labels},
+    )  # fmt: skip
+    real.until(lambda: any(exit_.oom_killed for exit_ in real_exits(real, spec, since)))
+    (found,) = real_exits(real, spec, since)
+    assert (found.oom_killed, found.wanted, found.exit_code) == (True, False, 137)
+
+
+@pytest.mark.real
+def test_what_the_engine_has_forgotten_is_read_from_the_containers(real: DockerStage) -> None:
+    spec, since = release_of(real, 38, environment={"EXIT_AFTER": "1"}), real.now()
+    stopped = release_of(real, 39)
+    started(real, spec)
+    real.runtime.stop(started(real, stopped), 5)
+    real.until(lambda: bool(real_exits(real, spec, since)))
+    known = real_exits(real, spec, since)[0]
+    noise = real.engine.containers.get(started(real, real_spec(real, 40)))
+    for _ in range(260):  # more events than an engine remembers
+        noise.kill("SIGWINCH")
+    left = real_exits(real, spec, since)
+    assert left and not any(exit_.wanted for exit_ in left)
+    assert all(later.at - earlier.at > timedelta(milliseconds=90) for earlier, later in pairwise(left))
+    assert left[-1].at >= known.at - timedelta(milliseconds=90)
+    assert [exit_.wanted for exit_ in real_exits(real, stopped, since)] == [True]
+
+
+@pytest.mark.real
+def test_a_one_shot_container_has_secrets_that_go_with_it_and_replaces_a_leftover(real: DockerStage) -> None:
+    before = {volume.name for volume in real.engine.volumes.list()}
+    spec = real_spec(real, 41, secrets={"TOKEN": "very secret"}, command=("cat", "/run/secrets/TOKEN"), address="")
+    left = real.runtime.create(once(spec))
+    assert real.runtime.run_once(spec, 10) == (0, "very secret")
+    assert left not in {container.id for container in real.engine.containers.list(all=True)}
+    mine = [volume for volume in real.engine.volumes.list() if volume.name not in before]
+    assert [volume for volume in mine if (volume.attrs.get("Labels") or {}).get("ops.testbed.stage") == real.id] == []
 
 
 @pytest.mark.real

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network
 
 from ops_pipeline.core.measurement import ContainerExit
 from ops_pipeline.errors import NotFound, Permanent, Unavailable
 from ops_pipeline.ports import AddressInUse, Clock, Container, ContainerRuntime, ContainerSpec, Probe, Progress
+
+_REPLICA_LABELS = {"ops.release", "ops.replica", "ops.pool"}
 
 
 @dataclass
@@ -183,6 +185,8 @@ class FakeRuntime(ContainerRuntime):
                 raise NotFound(f"no such image: {spec.image}")
             if spec.address and spec.address in {box.spec.address for box in self.boxes.values()}:
                 raise AddressInUse(spec.address)
+            kept = {name: value for name, value in spec.labels.items() if name not in _REPLICA_LABELS}
+            spec = replace(spec, labels={**kept, "ops.once": "true", "ops.once.name": spec.name}, aliases=())
             self.once.append(spec)
             code, output, seconds = self.images[spec.image].command(spec)
         self._clock.sleep(min(seconds, timeout_seconds))
