@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ops_pipeline.cli.output import ago, escaped, table
+from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL
 from ops_pipeline.core.judgement.verdict import MetricEvidence, Outcome, Verdict
 
 COLOURS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.BLIND: "yellow"}
 MEANINGS = (
-    "against T/2, T: evidence that the true share is above half the limit (1000 needed) and above the limit (20);",
-    "worse: evidence that it is worse than stable (20); good: that it is below the limit (20, for a PASS);",
-    "at least: the smallest true share the evidence leaves possible.",
+    ">T/2: evidence that the share is above half the threshold T, of what a FAIL needs;",
+    f">T, worse: that it is above T, above stable's; a FAIL needs {THRESHOLD_LEVEL:g} of each",
 )
+GOOD = f"good: evidence that it is below T; a PASS needs {GOOD_LEVEL:g}"
+TRUE = "true: the smallest share that the evidence leaves possible"
 
 
 def show_verdict(console: Console, label: str, verdict: Verdict, now: datetime, *, link: str = "") -> None:
@@ -34,7 +36,7 @@ def show_verdict(console: Console, label: str, verdict: Verdict, now: datetime, 
     console.print(f"  {judged}", markup=False)
     if verdict.metrics:
         console.print(evidence_table(verdict))
-        for line in MEANINGS:
+        for line in (*MEANINGS, TRUE if verdict.outcome is Outcome.FAIL else GOOD):
             console.print(f"  [dim]{line}[/dim]")
     for query in dict.fromkeys(one.query for one in verdict.metrics if one.query):
         console.print(f"  query: {query}", markup=False)
@@ -44,9 +46,22 @@ def show_verdict(console: Console, label: str, verdict: Verdict, now: datetime, 
 
 def evidence_table(verdict: Verdict) -> Table:
     """One line per metric. Fits 80 columns."""
-    shown = table("metric", "bad/all", "share", "T", "against T/2, T", "worse", "good", "at least", "stable")
+    bad = verdict.outcome is Outcome.FAIL
+    shown = table("metric", "bad/all", "share", "T", ">T/2", ">T", "worse", "true" if bad else "good", "stable")
     for one in verdict.metrics:
-        shown.add_row(*_cells(one))
+        true = f"≥{percent(one.at_least)}" if one.at_least else ""
+        good = number(one.good) if one.name != "crashes" else ""
+        shown.add_row(
+            one.name,
+            f"{one.bad}/{one.total}",
+            percent(one.share),
+            percent(one.threshold),
+            f"{number(one.against_half)}/{number(HALF_LEVELS.get(one.name, 0.0))}",
+            number(one.against_threshold),
+            number(one.worse) if one.stable_total else "",
+            true if bad else good,
+            f"{one.stable_bad}/{one.stable_total}" if one.stable_total else "",
+        )
     return shown
 
 
@@ -63,9 +78,13 @@ def _short(verdict: Verdict) -> Iterator[str]:
     for one in verdict.metrics:
         if one is not first and one.bad:
             yield f"{percent(one.share)} {one.name}"
-    worst = max(verdict.metrics, key=lambda one: one.against_half, default=None)
+    worst = max(verdict.metrics, key=_nearness, default=None)
     if worst is not None:
-        yield f"evidence {number(worst.against_half)} of 1000"
+        yield f"evidence {number(worst.against_half)} of {number(HALF_LEVELS.get(worst.name, 0.0))}"
+
+
+def _nearness(one: MetricEvidence) -> float:
+    return one.against_half / HALF_LEVELS.get(one.name, 1.0)
 
 
 def percent(share: float) -> str:
@@ -82,20 +101,8 @@ def _small(value: float) -> str:
 
 def number(value: float) -> str:
     """An amount of evidence: three digits are plenty."""
-    if value >= 1e6:
-        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "0"
-
-
-def _cells(one: MetricEvidence) -> tuple[str, ...]:
-    return (
-        one.name,
-        f"{one.bad:,}/{one.total:,}",
-        percent(one.share),
-        percent(one.threshold),
-        f"{number(one.against_half)}, {number(one.against_threshold)}",
-        number(one.worse),
-        number(one.good),
-        percent(one.at_least) if one.at_least else "",
-        f"{one.stable_bad:,}/{one.stable_total:,}" if one.stable_total else "",
-    )
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            scaled = value / (1e3 if unit == "k" else size)
+            return f"{scaled:.3g}{unit}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "0"

@@ -77,7 +77,7 @@ def waiting(platform: Platform, environment: str, service: str, *, paused_only: 
     if step is None:
         words = f"{work.release.rollout.strategy} release, {work.stage}"
         raise NotFound(f"no canary of {place} waits: {label} is a {words}")
-    if paused_only and not work.paused:
+    if paused_only and not (work.paused or work.parked):
         count = len(work.release.rollout.steps)
         then = "is still being judged" if step.pause else "goes on by its verdict alone"
         words = f"step {work.step + 1} of {count}, at {step.weight} %, {then}"
