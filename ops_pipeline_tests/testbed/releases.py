@@ -14,16 +14,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import docker
+
+from ops_pipeline.adapters.alertmanager import Alertmanager
 from ops_pipeline.adapters.clock import SystemClock
 from ops_pipeline.adapters.directory_store import DirectoryStore
 from ops_pipeline.adapters.docker_runtime import DockerRuntime
 from ops_pipeline.adapters.haproxy_edge import HaproxyEdge
+from ops_pipeline.adapters.prometheus import Prometheus
 from ops_pipeline.adapters.registry import HttpRegistry
 from ops_pipeline.adapters.secrets import read_secret
 from ops_pipeline.catalogue.model import Catalogue
@@ -32,12 +37,14 @@ from ops_pipeline.core.scan import DatabaseInfo, ScanReport
 from ops_pipeline.ports import Blob, BlobInfo, BlobStore
 from ops_pipeline.services.images import record_image, record_scan
 from ops_pipeline.services.platform import Platform
+from ops_pipeline_tests.fakes.alerts import FakeAlerts
 from ops_pipeline_tests.fakes.builder import FakeBuilder
 from ops_pipeline_tests.fakes.scanner import FakeScanner
-from ops_pipeline_tests.testbed.edge import DOCKER_URL, EdgeBed, edge_bed
+from ops_pipeline_tests.testbed.edge import EdgeBed
+from ops_pipeline_tests.testbed.places import ENVIRONMENT, Site, one_host, several_hosts
 from ops_pipeline_tests.testbed.upstream import upstream_image
 
-ENVIRONMENT = "test"
+__all__ = ["ENVIRONMENT", "BedFile", "ReleaseBed", "platform_of", "release_bed"]
 
 
 @dataclass(frozen=True)
@@ -79,42 +86,59 @@ def platform_of(bed: BedFile, wrap: Callable[[BlobStore], BlobStore] = lambda st
     catalogue = Catalogue.model_validate(bed.catalogue)
     root = Path(bed.root)
     container = catalogue.edge_container(ENVIRONMENT)
-    runtime = DockerRuntime(DOCKER_URL, "local", bed.labels)
-    edge = HaproxyEdge(DOCKER_URL, "local", ENVIRONMENT, container)
+    hosts = catalogue.environments[ENVIRONMENT].hosts
+    runtimes = [DockerRuntime(host.docker, host.name, bed.labels) for host in hosts]
+    edges = [HaproxyEdge(host.docker, host.name, ENVIRONMENT, container) for host in hosts]
+    clock, alerts = SystemClock(), catalogue.alertmanager
     return Platform(
         root=root,
         catalogue=catalogue,
         store=wrap(DirectoryStore(root / "store")),
-        clock=SystemClock(),
+        clock=clock,
         registry=HttpRegistry(),
         builder=FakeBuilder(),
         scanner=FakeScanner(),
-        runtimes=lambda environment: [runtime],
-        edges=lambda environment: [edge],
+        metrics=Prometheus(catalogue.prometheus.url, catalogue.prometheus.timeout_seconds),
+        alerts=Alertmanager(alerts.url, clock, alerts.timeout_seconds) if alerts.url else FakeAlerts(),
+        runtimes=lambda environment: runtimes,
+        edges=lambda environment: edges,
         secret=lambda reference: read_secret(reference, root),
         controller=f"{os.uname().nodename}:{os.getpid()}",
     )
 
 
 class ReleaseBed:
-    """One environment with one host. `services` get a route and replicas each."""
+    """One environment on the hosts of a site. `services` get a route and replicas each.
 
-    def __init__(self, edge: EdgeBed, registry: str, root: Path, services: Mapping[str, Mapping[str, object]]) -> None:
-        self.edge = edge
-        self.repository = f"{registry}/bed-{edge.id}"
-        (root / "token").write_text(f"s3cret-{edge.id}\n")
+    `environment` are more settings of the environment, `settings` of the whole catalogue (`prometheus`, ...).
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        registry: str,
+        root: Path,
+        services: Mapping[str, Mapping[str, object]],
+        environment: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.site = site
+        self.repository = f"{registry}/bed-{site.id.replace('.', '-')}"
+        (root / "token").write_text(f"s3cret-{site.id}\n")
         catalogue: dict[str, object] = {
             "version": 1,
             "project": "bed",
             "registry": {"address": self.repository},
             "store": {"directory": "store"},
+            "alertmanager": {"url": ""},
             "environments": {
                 ENVIRONMENT: {
-                    "hosts": [{"name": "local"}],
-                    "url": f"http://127.0.0.1:{edge.port}",
-                    "subnet": f"{edge.subnet}.0/24",
-                    "network": edge.network.name,
-                    "edge_container": edge.container.name,
+                    "hosts": [{"name": place.name, "docker": place.docker_url} for place in site.places],
+                    "url": f"http://{site.places[0].target}",
+                    "subnet": site.subnet,
+                    "network": site.network,
+                    "edge_container": site.edge_container,
+                    **(environment or {}),
                 }
             },
             "services": {
@@ -126,16 +150,25 @@ class ReleaseBed:
                     "stop_grace_seconds": 5,
                     "secrets": {"TOKEN": "file:token"},
                     "health": {"start_timeout_seconds": 60},
+                    "verify": {"seconds": 0},
                     **changes,
                 }
                 for name, changes in services.items()
             },
+            **(settings or {}),
         }
-        self.file = BedFile(str(root), catalogue, edge.labels)
+        self.file = BedFile(str(root), catalogue, site.labels)
         self.path = root / "bed.json"
         self.path.write_text(json.dumps(asdict(self.file)))
         self.platform = platform_of(self.file)
         self._images: dict[str, str] = {}
+        self._building = threading.Lock()
+
+    @property
+    def edge(self) -> EdgeBed:
+        """The one edge of a bed on this machine's own engine."""
+        assert self.site.edge is not None, "this bed has several hosts"
+        return self.site.edge
 
     def image(self, service: str, version: str, **environment: str) -> Image:
         """A version of a service, pushed and scanned; the upstream with these variables. The latest from here on."""
@@ -151,15 +184,19 @@ class ReleaseBed:
         return image
 
     def _digest(self, version: str, environment: Mapping[str, str]) -> str:
-        if version not in self._images:
-            engine = self.edge.engine
-            lines = [f"FROM {upstream_image(engine)}", f"ENV RELEASE={version}"]
-            lines += [f"ENV {name}={value}" for name, value in environment.items()]
-            tag = f"{self.repository}:{version}"
-            engine.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=tag, rm=True, forcerm=True)
-            engine.images.push(self.repository, version)
-            self._images[version] = engine.images.get_registry_data(tag).id
-        return self._images[version]
+        with self._building:
+            if version not in self._images:
+                engine = docker.from_env(timeout=300)
+                try:
+                    lines = [f"FROM {upstream_image(engine)}", f"ENV RELEASE={version}"]
+                    lines += [f"ENV {name}={value}" for name, value in environment.items()]
+                    tag = f"{self.repository}:{version}"
+                    engine.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=tag, rm=True, forcerm=True)
+                    engine.images.push(self.repository, version)
+                    self._images[version] = engine.images.get_registry_data(tag).id
+                finally:
+                    engine.close()
+            return self._images[version]
 
     def controller(self, verb: str, service: str, die_at: int = 0, **arguments: object) -> subprocess.Popen[str]:
         """Start a controller in a process of its own."""
@@ -169,40 +206,62 @@ class ReleaseBed:
         )
 
     def containers(self, service: str) -> Sequence[str]:
-        """Names of the service's containers, running or not."""
-        found = self.edge.engine.containers.list(
-            all=True,
-            filters={
-                "label": [f"ops.testbed={self.edge.id}", f"ops.service={service}", f"ops.environment={ENVIRONMENT}"]
-            },
-        )
-        return sorted(str(container.name) for container in found)
+        """Names of the service's containers, running or not, on all hosts."""
+        labels = [f"ops.testbed={self.site.id}", f"ops.service={service}", f"ops.environment={ENVIRONMENT}"]
+        found = [
+            str(container.name)
+            for place in self.site.places
+            for container in place.engine.containers.list(all=True, filters={"label": labels})
+        ]
+        return sorted(found)
+
+    def misbehave(self, service: str, release: int, **how: object) -> None:
+        """Change how every container of a release behaves (see the upstream's `/control`)."""
+        wish = "&".join(f"{name}={value}" for name, value in how.items())
+        labels = {"ops.environment": ENVIRONMENT, "ops.service": service, "ops.release": str(release)}
+        runtimes = {runtime.host: runtime for runtime in self.platform.runtimes(ENVIRONMENT)}
+        for place in self.site.places:
+            for container in runtimes[place.name].containers(labels):
+                place.inside("curl", "-s", "-m", "2", f"http://{container.address}:8080/control?{wish}")
 
     def close(self) -> None:
-        """Remove the images; containers, network and volumes are the edge bed's to remove."""
-        import docker
-
-        for image in self.edge.engine.images.list():
-            names = [*image.tags, *(image.attrs.get("RepoDigests") or [])]
-            for name in names:
-                if name.startswith(self.repository):
+        """Remove releases and their images from this machine's engine; hosts of their own vanish whole."""
+        engine = docker.from_env(timeout=300)
+        try:
+            # Containers first: an image in use cannot be removed.
+            for container in engine.containers.list(all=True, filters={"label": f"ops.testbed={self.site.id}"}):
+                if container.name != self.site.edge_container:
                     with contextlib.suppress(docker.errors.APIError):
-                        self.edge.engine.images.remove(name, force=True)
+                        container.remove(force=True, v=True)
+            for image in engine.images.list():
+                for name in [*image.tags, *(image.attrs.get("RepoDigests") or [])]:
+                    if name.startswith(self.repository):
+                        with contextlib.suppress(docker.errors.APIError):
+                            engine.images.remove(name, force=True)
+        finally:
+            engine.close()
 
 
 @contextlib.contextmanager
-def release_bed(registry: str, root: Path, services: Mapping[str, Mapping[str, object]]) -> Iterator[ReleaseBed]:
-    """A running environment with nothing deployed; all of it is gone afterwards."""
-    with edge_bed(ENVIRONMENT) as edge:
-        bed = ReleaseBed(edge, registry, root, services)
+def release_bed(
+    registry: str,
+    root: Path,
+    services: Mapping[str, Mapping[str, object]],
+    *,
+    hosts: int = 0,
+    environment: Mapping[str, object] | None = None,
+    settings: Callable[[Site], Mapping[str, object]] = lambda site: {},
+) -> Iterator[ReleaseBed]:
+    """A running environment with nothing deployed; all of it is gone afterwards.
+
+    `hosts` > 0: on so many Docker hosts of its own, else on this machine's engine. `settings` are more of the
+    catalogue, for who starts something around the site first.
+    """
+    with several_hosts(hosts, registry) if hosts else one_host() as site:
+        bed = ReleaseBed(site, registry, root, services, environment, settings(site))
         try:
             yield bed
         finally:
-            # Containers first: an image in use cannot be removed.
-            for container in edge.engine.containers.list(all=True, filters={"label": f"ops.testbed={edge.id}"}):
-                if container.name != edge.container.name:
-                    with contextlib.suppress(Exception):
-                        container.remove(force=True, v=True)
             bed.close()
 
 
