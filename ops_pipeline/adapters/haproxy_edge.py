@@ -139,7 +139,9 @@ class HaproxyEdge:
 
     def view(self, service: str) -> ServiceView:
         """All the edge knows of a service: generation, structure, wanted and live routing, healthy servers."""
-        return self._parsed(parse_service, self._run("observe", service, timeout=_ASK_SECONDS).out)
+        found = self._parsed(parse_service, self._run("observe", service, timeout=_ASK_SECONDS).out)
+        self._structures[service] = found.structure
+        return found
 
     def connections(self, service: str, pool: str) -> int:
         """Connections (requests and WebSockets) open to the pool's servers now, in replaced workers too."""
@@ -206,7 +208,7 @@ class HaproxyEdge:
 
     def _structure(self, service: str, *, fresh: bool) -> EdgeService:
         if fresh or service not in self._structures:
-            self._structures[service] = self.view(service).structure
+            self.view(service)
         return self._structures[service]
 
     def _view(self) -> EdgeView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ops_pipeline.core.release import Release
@@ -16,12 +16,20 @@ class Target:
     refusal: str = ""
 
 
-def choose_target(releases: Iterable[Release], live: int | None, standby: int | None, to: int | None) -> Target:
+def choose_target(
+    releases: Iterable[Release],
+    live: int | None,
+    standby: int | None,
+    to: int | None,
+    *,
+    shunned: Collection[str] = (),
+) -> Target:
     """Given releases newest first, the numbers of live and standby and a wish, return the target.
 
     The target is always a release that was built or promoted, never a roll-back record: going back to a roll-back
     means going back to what it restored. Without a wish: the standby unless it was itself rolled back, else the
-    newest earlier release that was live, was not rolled back and is not what runs already.
+    newest earlier release that was live, was not rolled back and is not what runs already. Digests in `shunned` are
+    passed over then: a roll-back that nobody asked for goes to the second best rather than nowhere.
     """
     known = {release.number: release for release in releases}
     serving = known.get(live) if live is not None else None
@@ -32,10 +40,17 @@ def choose_target(releases: Iterable[Release], live: int | None, standby: int | 
     candidates = sorted((number for number in known if number < serving.number), reverse=True)
     if standby is not None and standby in known:
         candidates = [standby, *(number for number in candidates if number != standby)]
+    passed_over = []
     for number in candidates:
         candidate = known[number]
-        if candidate.was_live and not candidate.was_rolled_back and candidate.root != serving.root:
+        if not candidate.was_live or candidate.was_rolled_back or candidate.root == serving.root:
+            continue
+        if candidate.digest not in shunned:
             return _root(known, candidate)
+        passed_over.append(f"#{number}")
+    if passed_over:
+        words = ", ".join(passed_over)
+        return Target(refusal=f"every good release before {serving.label} is in quarantine ({words})")
     return Target(refusal=f"{serving.label} is the oldest good release: there is nothing to roll back to")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ops_pipeline.core.journal import Placement
+from ops_pipeline.core.judgement.verdict import Verdict
 from ops_pipeline.core.routing import Pool, Routing, Server
 
 
@@ -32,16 +34,33 @@ class Replica:
         return f"{self.host}/{self.name}"
 
     @property
+    def ended(self) -> str:
+        """How a container that has just been started came to an end; "" = it did not."""
+        how = f"exit code {self.exit_code}" + (", out of memory" if self.oom_killed else "")
+        if self.state in ("exited", "dead"):
+            return f"{self.key} exited ({how})"
+        if self.state == "restarting" or self.restarts:
+            return f"{self.key} exited and was restarted {self.restarts} times ({how})"
+        return ""
+
+    @property
     def fault(self) -> str:
         """What is wrong with a container that has just been started; "" = nothing so far."""
-        ended = f"exit code {self.exit_code}" + (", out of memory" if self.oom_killed else "")
-        if self.state in ("exited", "dead"):
-            return f"{self.key} exited ({ended})"
-        if self.state == "restarting" or self.restarts:
-            return f"{self.key} exited and was restarted {self.restarts} times ({ended})"
+        if self.ended:
+            return self.ended
         if self.health == "unhealthy":
             return f"{self.key}: the image's HEALTHCHECK says unhealthy"
         return ""
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a person said about a canary: go on, or take it away."""
+
+    go: bool
+    who: str
+    at: datetime
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,8 @@ class World:
     """What was seen. Only what `release_plan.needs` asked for is filled in.
 
     `silent` tells, by replica key, why a probed replica is not ready. `route_faults` tells, by host, what a request
-    through the edge met. `unreachable` tells, by host, why the host or its edge did not answer at all.
+    through the edge met. `unreachable` tells, by host, why the host or its edge did not answer at all. `stopped` are
+    the keys of replicas that did not end by themselves: somebody had the engine stop them.
     """
 
     hosts: tuple[str, ...]
@@ -60,6 +80,10 @@ class World:
     route_faults: Mapping[str, str] = field(default_factory=dict)
     connections: int = 0
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    stopped: frozenset[str] = frozenset()
+    verdict: Verdict | None = None
+    word: Word | None = None
+    smoke_faults: tuple[str, ...] = ()
 
     def of(self, release: int, host: str | None = None) -> tuple[Replica, ...]:
         """Replicas that carry this release's label, on one host or on all."""

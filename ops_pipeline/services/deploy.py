@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from ops_pipeline.catalogue.resolve import resolve
+from ops_pipeline.catalogue.resolve import resolve, resolve_rollout
 from ops_pipeline.core.image import DIGEST, Image
 from ops_pipeline.core.journal import Journal, free_pool
 from ops_pipeline.core.numbering import release_timestamp
 from ops_pipeline.core.precedence import Refusals
 from ops_pipeline.core.release import Action, Release, ServiceConfiguration
-from ops_pipeline.core.release_plan import Needs, Probing
+from ops_pipeline.core.steps import Needs, Probing
 from ops_pipeline.errors import BadInput, NotFound, Permanent, PolicyRefused, Problem
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
+from ops_pipeline.services.at_work import Assignment, at_work
 from ops_pipeline.services.configuration import check_names, configuration_hash, read_secrets
-from ops_pipeline.services.engine import Assignment, ReleaseEngine, at_work
+from ops_pipeline.services.engine import ReleaseEngine
 from ops_pipeline.services.gates import refusals, refuse_if_any
 from ops_pipeline.services.images import find_image, find_sbom, latest_image, latest_scan
 from ops_pipeline.services.platform import Platform
@@ -35,15 +37,17 @@ def deploy(
     progress: Progress,
     lease_wait_seconds: float = 0.0,
     force: bool = False,
+    set_id: str = "",
 ) -> Release:
     """Bring an image (the latest built, or `digest`) live and return its release, or the one that is live already.
 
     Nothing is done when the same digest with the same configuration is live and healthy; `force` makes a new release
-    all the same (a restart without loss, for instance after a secret's value changed).
+    all the same (a restart without loss, for instance after a secret's value changed). `set_id` is what releases made
+    together have in common.
 
     Raise BadInput (names, digest, secrets), NotFound (nothing built), PolicyRefused (gates), LeaseHeld, Unavailable
-    (host, edge or store away), StoreDamaged, StaleGeneration, DeployFailed (undone, with the reason and last log
-    lines). Whatever is raised, traffic is where it was.
+    (host, edge or store away), StoreDamaged, StaleGeneration, RolledBack (judged bad on what users got, in quarantine
+    now), DeployFailed (undone, with the reason and last log lines). Whatever is raised, traffic is where it was.
     """
     check_names(platform.catalogue, environment, service)
     image = image_to_deploy(platform, service, digest)
@@ -69,7 +73,7 @@ def deploy(
             progress(f"{environment}/{service}: {image.version} ({image.ref.short}) is already live as #{live.release}")
             return ledger.read_release(platform.store, environment, service, live.timestamp)
         release = new_release(platform, engine.journal, image, configuration, action, who, why, run_id, outcome)
-        return engine.make(release, secrets)
+        return engine.make(replace(release, set_id=set_id), secrets)
 
 
 def image_to_deploy(platform: Platform, service: str, digest: str | None) -> Image:
@@ -127,6 +131,7 @@ def new_release(
         scan_counts=scan[1].counts() if scan else {},
         scan_report=scan[0] if scan else "",
         scan_warnings=outcome.warnings,
+        rollout=resolve_rollout(platform.catalogue, journal.environment, journal.service),
         sbom=retried(platform.clock, "read the SBOM", lambda: find_sbom(store, digest)),
     )
 

@@ -10,8 +10,11 @@ from ops_pipeline.errors import Conflict, StaleGeneration
 from ops_pipeline.services import ledger
 from ops_pipeline.services.lease import HeldLease
 from ops_pipeline.services.platform import Platform
+from ops_pipeline.services.quarantine import quarantine
 from ops_pipeline.services.records import decode, encode
 from ops_pipeline.services.retrying import retried
+from ops_pipeline.services.verdicts import write_verdict
+from ops_pipeline.services.watches import remove_watch, write_watch
 
 
 def journal_key(environment: str, service: str) -> str:
@@ -31,6 +34,7 @@ class OpenJournal:
         self._platform = platform
         self._lease = lease
         self._key = journal_key(environment, service)
+        self._owed = False
         self.now, self._etag = _read(platform, environment, service)
 
     def take_over(self, run_id: str) -> None:
@@ -45,12 +49,15 @@ class OpenJournal:
             except Conflict:
                 continue  # `now` is what the former controller wrote; from our generation on it can write no more
 
-    def write(self, journal: Journal) -> None:
+    def write(self, journal: Journal, *, flush: bool = True) -> None:
         """Store the next document, then bring its outbox into the manifests.
 
-        Raise StaleGeneration when a newer controller wrote meanwhile, LeaseHeld, Conflict when an older one did
-        (only possible before `take_over` is through), Unavailable, Permanent.
+        Without `flush` the manifests may wait until after the action, where seconds count: the outbox stays in the
+        document until `flush`, the next write or whoever takes over. Raise StaleGeneration when a newer controller
+        wrote meanwhile, LeaseHeld, Conflict when an older one did (only possible before `take_over` is through),
+        Unavailable, Permanent.
         """
+        self.flush()
         platform, data = self._platform, encode(journal)
         while True:
             self._lease.check()
@@ -69,11 +76,19 @@ class OpenJournal:
                 self._adopt_own_write()
             else:
                 break
-        self.now = journal
-        self.flush()
+        self.now, self._owed = journal, True
+        if flush:
+            self.flush()
 
     def flush(self) -> None:
-        """Bring the outbox of the current document into manifests and pointer. Repeating it changes nothing."""
+        """Bring the outbox of the current document to where it belongs, unless that was tried.
+
+        Phases go into the manifests, what is live into the pointer and under watch, what is blamed into quarantine.
+        Repeating it, after a take-over, changes nothing.
+        """
+        if not self._owed:
+            return
+        self._owed = False  # what cannot be brought there must not stop an undo: whoever takes over tries again
         journal, store = self.now, self._platform.store
         for change in journal.outbox:
             retried(
@@ -88,6 +103,30 @@ class OpenJournal:
                 "point at the live release",
                 lambda: ledger.point_current(store, journal.environment, journal.service, live),
             )
+        for change in journal.outbox:
+            self._follow(change)
+
+    def _follow(self, change: PhaseChange) -> None:
+        """What goes with a phase: a watch begins or ends, a verdict is kept, a digest is kept out."""
+        platform, environment, service = self._platform, self.now.environment, self.now.service
+        if change.phase is Phase.LIVE and change.watch is None:
+            remove_watch(platform, environment, service, up_to=change.release)
+        elif change.watch is not None and not change.watch.over(platform.clock.now()):
+            write_watch(platform, change.watch)  # one that is over by now was ended already, perhaps
+        if change.evidence is not None:
+            write_verdict(platform, environment, service, change.evidence)
+        if change.quarantine:
+            reason = change.evidence.reason if change.evidence is not None else change.reason
+            quarantine(
+                platform,
+                change.quarantine,
+                f"{reason} ({environment}/{service} #{change.release})",
+                "verdict",
+                environment=environment,
+                service=service,
+                release=change.release,
+                evidence=change.evidence,
+            )
 
     def _adopt_own_write(self) -> None:
         """After a conflict: our own write whose answer was lost is fine, a newer generation is the end."""
@@ -100,7 +139,7 @@ class OpenJournal:
             )
         self._etag = etag
         if found.generation < mine:
-            self.now = found
+            self.now, self._owed = found, False
             raise Conflict(f"{self._key} was written by generation {found.generation} meanwhile")
 
 

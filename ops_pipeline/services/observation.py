@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from ops_pipeline.core.release_plan import Needs
 from ops_pipeline.core.routing import Routing
+from ops_pipeline.core.steps import Needs, Probing
 from ops_pipeline.core.world import Replica, World
 from ops_pipeline.errors import NotFound, OpsError, StaleGeneration
 from ops_pipeline.services.fleet import Fleet, on_each
@@ -41,25 +42,27 @@ def look(
     needs: Needs,
     *,
     away: Mapping[str, str] | None = None,
+    known: Mapping[str, Routing] | None = None,
     patience: int = PATIENCE,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> World:
-    """Return what `needs` asks for, from every host. Hosts in `away` (host → why) count as unreachable unasked.
+    """Return what `needs` asks for, from every host. Hosts in `away` (host → why) count as unreachable unasked;
+    `known` is the routing of edges that was read back a moment ago, which is not asked again.
 
     Raise StaleGeneration only; a host that does not answer is part of the picture.
     """
-    known = away or {}
+    gone, told = away or {}, known or {}
 
     def one(host: str) -> _Seen:
-        if host in known:
-            return _Seen(host, unreachable=known[host])
+        if host in gone:
+            return _Seen(host, unreachable=gone[host])
         try:
-            seen = _look_at(platform, fleet, environment, service, host, needs)
+            seen = _look_at(platform, fleet, environment, service, host, needs, told.get(host))
             for _ in range(patience - 1):
                 if not (needs.patient and (seen.silent or seen.route_fault)):
                     break
                 platform.clock.sleep(patience_seconds)
-                seen = _look_at(platform, fleet, environment, service, host, needs)
+                seen = _look_at(platform, fleet, environment, service, host, needs, told.get(host))
         except StaleGeneration:
             raise
         except OpsError as error:
@@ -82,27 +85,48 @@ def look(
     )
 
 
-def _look_at(platform: Platform, fleet: Fleet, environment: str, service: str, host: str, needs: Needs) -> _Seen:
+def _look_at(
+    platform: Platform,
+    fleet: Fleet,
+    environment: str,
+    service: str,
+    host: str,
+    needs: Needs,
+    told: Routing | None,
+) -> _Seen:
     clock, runtime, edge = platform.clock, fleet.runtimes[host], fleet.edges[host]
-    seen = _Seen(host, find_replicas(clock, runtime, environment, service))
+    seen = _Seen(host, find_replicas(clock, runtime, environment, service), routing=told)
     if needs.image:
         present = retried(clock, f"look for the image on {host}", lambda: runtime.has_image(needs.image), attempts=2)
         seen = replace(seen, without_image=not present)
-    if needs.routing:
-        seen = replace(seen, routing=_routing(platform, fleet, host, service))
-    silent = {}
+
+    def connections() -> _Seen:
+        what = f"count connections at the edge of {host}"
+        return _Seen(host, connections=retried(clock, what, lambda: edge.connections(service, needs.connections)))
+
+    def answer(replica: Replica, probing: Probing) -> _Seen:
+        why = silence(edge, replica, probing.port, probing.path)
+        return _Seen(host, silent={replica.key: why} if why else {})
+
+    # Each of these is a process of its own in the edge's container, so they are asked side by side.
+    questions: list[Callable[[], _Seen]] = []
+    if needs.routing and told is None:
+        questions.append(lambda: _Seen(host, routing=_routing(platform, fleet, host, service)))
     for probing in needs.probes:
-        for replica in seen.replicas:
-            if replica.release == probing.release and (why := silence(edge, replica, probing.port, probing.path)):
-                silent[replica.key] = why
-    seen = replace(seen, silent=silent)
+        mine = [replica for replica in seen.replicas if replica.release == probing.release]
+        questions += [partial(answer, replica, probing) for replica in mine]
     if needs.route:
-        seen = replace(seen, route_fault=route_fault(platform, fleet, host, service))
+        questions.append(lambda: _Seen(host, route_fault=route_fault(platform, fleet, host, service)))
     if needs.connections:
-        count = retried(
-            clock, f"count connections at the edge of {host}", lambda: edge.connections(service, needs.connections)
+        questions.append(connections)
+    for part in on_each(questions, lambda ask: ask()):
+        seen = replace(
+            seen,
+            routing=part.routing or seen.routing,
+            silent={**seen.silent, **part.silent},
+            route_fault=part.route_fault or seen.route_fault,
+            connections=part.connections or seen.connections,
         )
-        seen = replace(seen, connections=count)
     return seen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ops_pipeline.core import journal as transitions
+from ops_pipeline.core import succession
 from ops_pipeline.core.journal import Journal, Placement, taken_over, wanted
 from ops_pipeline.core.precedence import Attempt, Gate, Objection, weigh
 from ops_pipeline.core.release_plan import Needs, Probing, needs, next_step
@@ -13,8 +14,9 @@ from ops_pipeline.core.world import World
 from ops_pipeline.errors import LeaseHeld, OpsError, StaleGeneration, StoreDamaged
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
+from ops_pipeline.services.at_work import Assignment, at_work
 from ops_pipeline.services.configuration import check_names, read_secrets
-from ops_pipeline.services.engine import Assignment, ReleaseEngine, at_work
+from ops_pipeline.services.engine import ReleaseEngine
 from ops_pipeline.services.fleet import Fleet, fleet_of, on_each
 from ops_pipeline.services.instances import find_replicas
 from ops_pipeline.services.journal import read_journal
@@ -169,7 +171,7 @@ def _mend(platform: Platform, engine: ReleaseEngine, repair: Repair) -> str:
             grace = place.configuration.stop_grace_seconds if place else 10.0
             engine.remove(((repair.host, repair.container),), grace)
         case Mend.DISMISS:
-            engine.write(transitions.standby_dismissed(engine.journal, platform.clock.now(), repair.text))
+            engine.write(succession.standby_dismissed(engine.journal, platform.clock.now(), repair.text))
             engine.settle()
         case Mend.RESTART if place is not None:
             runtime = engine.fleet.runtimes[repair.host]

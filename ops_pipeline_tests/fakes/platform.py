@@ -96,7 +96,13 @@ class Mortal:
 
 def catalogue(**changes: Any) -> Catalogue:
     """Services `api` (/api) and `web` (/), environments `dev` (h1) and `prod` (h1, h2; promotes from dev)."""
-    service = {"build": {"context": "x"}, "port": 8080, "drain_seconds": 5, "health": {"start_timeout_seconds": 20}}
+    service = {
+        "build": {"context": "x"},
+        "port": 8080,
+        "drain_seconds": 5,
+        "health": {"start_timeout_seconds": 20},
+        "verify": {"seconds": 0},
+    }
     document: dict[str, Any] = {
         "version": 1,
         "project": "shop",

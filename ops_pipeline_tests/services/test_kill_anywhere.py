@@ -138,7 +138,7 @@ def test_killed_anywhere_and_reconciled(verb: Verb, counts: Callable[[str], bool
         made = deploy(bed.platform("third:1"), ENVIRONMENT, SERVICE, progress=quiet, force=True)
         assert made.phase is Phase.LIVE, (last, lease_blocks)
         assert_consistent(bed)
-    assert die_at > (60 if counts is everything else 5)
+    assert die_at > (50 if counts is everything else 4)
     assert ends == {3, 4}, "killed early it is undone, killed late it is finished"
 
 
