@@ -72,3 +72,4 @@ class Verdict:
     unit_seconds: float = 0.0
     incident: bool = False
     metrics: tuple[MetricEvidence, ...] = ()
+    link: str = ""  # where a person sees the same numbers as a graph
