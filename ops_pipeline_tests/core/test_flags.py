@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +99,13 @@ def test_states_are_shown_in_words() -> None:
         (FlagRule(), override(True, 30), "on for 30 %"),
     ):
         assert flag_state("badges", rule, over).shown == shown
+
+
+@pytest.mark.parametrize("percent", [0, 1, 10, 50, 100])
+def test_the_files_that_the_storefront_tries_with_the_sdk_are_ours(percent: int) -> None:
+    """Its image is built only if OpenFeature's SDK finds in them the right share of users, the same ones each time."""
+    stored = Path(__file__).parents[2] / f"examples/storefront/api/tests/flags/{percent}.json"
+    assert stored.read_bytes() == flag_file(flagd_document({"listing-badges": FlagRule(True, percent)}, {}))
 
 
 @given(st.dictionaries(names, rules, max_size=5), st.dictionaries(names, overrides, max_size=5))
