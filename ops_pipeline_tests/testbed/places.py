@@ -56,15 +56,13 @@ class Site:
 def one_host() -> Iterator[Site]:
     """An environment on this machine's engine."""
     with edge_bed(ENVIRONMENT) as bed:
-        bed.network.reload()
-        address = bed.network.attrs["Containers"][bed.container.id]["IPv4Address"].partition("/")[0]
         place = Place(
             "local",
             DOCKER_URL,
             bed.engine,
             bed.container,
             f"127.0.0.1:{bed.port}",
-            f"{address}:{METRICS_PORT}",
+            f"127.0.0.1:{bed.requests_port}",
         )
         name = bed.network.name or ""
         yield Site(bed.id, bed.labels, name, f"{bed.subnet}.0/24", bed.container.name or "", (place,), bed)

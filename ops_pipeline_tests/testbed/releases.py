@@ -41,10 +41,11 @@ from ops_pipeline_tests.fakes.alerts import FakeAlerts
 from ops_pipeline_tests.fakes.builder import FakeBuilder
 from ops_pipeline_tests.fakes.scanner import FakeScanner
 from ops_pipeline_tests.testbed.edge import EdgeBed
+from ops_pipeline_tests.testbed.monitoring import Monitoring, monitoring
 from ops_pipeline_tests.testbed.places import ENVIRONMENT, Site, one_host, several_hosts
 from ops_pipeline_tests.testbed.upstream import upstream_image
 
-__all__ = ["ENVIRONMENT", "BedFile", "ReleaseBed", "platform_of", "release_bed"]
+__all__ = ["ENVIRONMENT", "BedFile", "MeasuredBed", "ReleaseBed", "measured_bed", "platform_of", "release_bed"]
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,38 @@ def release_bed(
             yield bed
         finally:
             bed.close()
+
+
+@dataclass(frozen=True)
+class MeasuredBed:
+    """A bed whose edges are scraped."""
+
+    bed: ReleaseBed
+    monitoring: Monitoring
+
+
+@contextlib.contextmanager
+def measured_bed(
+    registry: str,
+    root: Path,
+    services: Mapping[str, Mapping[str, object]],
+    *,
+    hosts: int = 0,
+    environment: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> Iterator[MeasuredBed]:
+    """A release bed with the stack's Prometheus, which scrapes the edges every second, and Alertmanager."""
+    with contextlib.ExitStack() as stack:
+        started: list[Monitoring] = []
+
+        def scraped(site: Site) -> Mapping[str, object]:
+            made = stack.enter_context(monitoring([place.scrape for place in site.places], site.labels))
+            started.append(made)
+            return {**made.settings, **(settings or {})}
+
+        options = {"hosts": hosts, "environment": environment, "settings": scraped}
+        bed = stack.enter_context(release_bed(registry, root, services, **options))  # type: ignore[arg-type]
+        yield MeasuredBed(bed, started[0])
 
 
 def main(arguments: Sequence[str]) -> None:
