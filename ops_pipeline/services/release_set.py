@@ -129,7 +129,7 @@ def roll_back_set(
     results: dict[str, Release | OpsError] = {}
     for service in dependents_first((member.service for member in members), depends_on):
         release = next(member.release for member in members if member.service == service)
-        reason = why if service in verdicts else f"released together with {_others(verdicts, service)}: {why}"
+        reason = why if service in verdicts else f"its release set is rolled back: {why}"
         try:
             results[service] = roll_back(
                 platform,

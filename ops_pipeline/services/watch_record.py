@@ -54,6 +54,7 @@ class Memory:
     kept: dict[Key, tuple[Outcome, bool]] = field(default_factory=dict)  # what the ledger's verdict says
     newest: dict[Key, Verdict] = field(default_factory=dict)
     told: dict[Key, float] = field(default_factory=dict)  # when people were last told, monotonic
+    finished: set[Key] = field(default_factory=set)  # roll-backs that are known to be recorded everywhere
 
     def forget_all_but(self, keys: Collection[Key]) -> None:
         """Keep memory linear in what is watched."""

@@ -11,16 +11,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ops_pipeline.core.journal import Journal
-from ops_pipeline.core.judgement.verdict import Outcome, Verdict
+from ops_pipeline.core.judgement.verdict import Verdict
 from ops_pipeline.core.release import Release
 from ops_pipeline.core.watch import Due, Watch
 from ops_pipeline.core.watch_decision import Act, Around, Decision, decide, next_try
-from ops_pipeline.errors import DeployFailed, LeaseHeld, OpsError, PolicyRefused, StaleGeneration
+from ops_pipeline.errors import DeployFailed, LeaseHeld, OpsError, StaleGeneration
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
 from ops_pipeline.services.flags import guarding_flags, turn_off
-from ops_pipeline.services.journal import read_journal
-from ops_pipeline.services.lease import read_lease
+from ops_pipeline.services.journal import OpenJournal, read_journal
+from ops_pipeline.services.lease import acquire, read_lease
 from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.release_set import SetMember, roll_back_set, set_members
 from ops_pipeline.services.retrying import retried
@@ -37,7 +37,7 @@ from ops_pipeline.services.watch_record import (
     run_key,
     successor,
 )
-from ops_pipeline.services.watches import read_watch, remove_due, remove_watch, update_watch, write_due
+from ops_pipeline.services.watches import remove_due, remove_watch, update_watch, write_due
 
 WHO = "metric_rollback"
 """Who rolls back when nobody asked for it."""
@@ -85,21 +85,45 @@ class BadReleases:
                 return ()  # not rolled back yet: its watch sees to it
             back = None if live is None else self._release(environment, service, live.timestamp)
             if back is None or not back.automatic or back.previous != due.release:
-                remove_due(platform, due)
-                return ()
+                return self._forget(due)
+            self._finish(due)
             members = set_members(platform, environment, due.set_id) if due.set_id else ()
             if members:
                 self._back(environment, members, {}, back.why, due.set_id)
             if run_key(environment, service, due.release, due.attempt) in self._delivered:
-                remove_due(platform, due)
-                return ()
+                return self._forget(due)
             verdict = read_verdict(platform, environment, service, due.release)
+        except LeaseHeld as held:
+            self._progress(f"{environment}/{service} #{due.release} is rolled back; its records wait: {held.message}")
+            return ()
         except OpsError as error:
             self._progress(f"{environment}/{service} #{due.release}: {error.message}")
             return (Handled(environment, service, due.release, Act.ALERT, error.message, due.attempt),)
         done = Handled(environment, service, due.release, Act.ROLL_BACK, back.why, due.attempt, back.number, verdict)
         self._telling.rolled_back(done)
         return (done,)
+
+    def _forget(self, due: Due) -> tuple[Handled, ...]:
+        remove_due(self._platform, due)
+        self._memory.finished.discard((due.environment, due.service, due.release))
+        return ()
+
+    def _finish(self, due: Due) -> None:
+        """Bring a committed roll-back into manifests, pointer and quarantine, should its controller have been killed.
+
+        Raise LeaseHeld while that one's lease still runs.
+        """
+        key = (due.environment, due.service, due.release)
+        if key in self._memory.finished:
+            return
+        platform = self._platform
+        seen = read_journal(platform, due.environment, due.service).generation
+        reason = f"record the roll-back of #{due.release}"
+        with acquire(
+            platform, due.environment, due.service, run_id=self._run_id, reason=reason, at_least=seen
+        ) as lease:
+            OpenJournal(platform, due.environment, due.service, lease).take_over(self._run_id)
+        self._memory.finished.add(key)
 
     def roll_back_asked(self, watch: Watch, verdict: Verdict) -> Release:
         """What a run does that was asked for it: as a tick would, but with containers started anew where needed.
@@ -286,6 +310,8 @@ class BadReleases:
             result = results[member.service]
             if isinstance(result, OpsError) and not (judged and judged.service == member.service):
                 self._telling.left_behind(environment, member.service, member.release, result)
+            elif not isinstance(result, OpsError):
+                self._memory.finished.add((environment, member.service, member.release))
         return results
 
     def _ask(self, watch: Watch, decision: Decision, verdict: Verdict) -> Handled:
@@ -303,41 +329,3 @@ class BadReleases:
             f"read the live release of {environment}/{service}",
             lambda: ledger.read_release(self._platform.store, environment, service, timestamp),
         )
-
-
-def roll_back_judged(
-    platform: Platform, environment: str, service: str, release: int, *, run_id: str = "", progress: Progress
-) -> Release:
-    """Roll back release `release` because a tick asked a run for it, and return the roll-back's release.
-
-    Whether it was judged bad, and by what evidence, is read from the ledger: who launches a run cannot blame anything.
-    Done already, the release that did it is returned. Raise PolicyRefused when nothing asks for it, and what
-    `roll_back` raises.
-    """
-    journal = read_journal(platform, environment, service)
-    live = journal.live
-    if live is not None and live.release != release:
-        back = retried(
-            platform.clock,
-            f"read the live release of {environment}/{service}",
-            lambda: ledger.read_release(platform.store, environment, service, live.timestamp),
-        )
-        if back.automatic and back.previous == release:
-            progress(f"{environment}/{service} #{release} has been rolled back already, as #{back.number}")
-            return back
-    watch = read_watch(platform, environment, service)
-    verdict = None if watch is None else read_verdict(platform, environment, service, watch.containers)
-    reasons = []
-    if live is None or live.release != release:
-        reasons.append(f"#{release} is not live ({successor(journal)})")
-    if watch is None or watch.release != release or not watch.asked:
-        reasons.append(f"no tick of {WHO} has asked for it")
-    if verdict is None or verdict.outcome is not Outcome.FAIL or verdict.incident:
-        reasons.append(f"the newest verdict on #{release} in the ledger is not FAIL")
-    if reasons or watch is None or verdict is None:
-        hint = f"To go back because you want to: ops rollback {service} {environment}"
-        raise PolicyRefused(f"automatic roll-back of {environment}/{service} #{release}", reasons, hint=hint)
-    memory = Memory()
-    telling = Telling(platform, memory, progress)
-    bad = BadReleases(platform, memory, telling, run_id=run_id, delivered=frozenset(), progress=progress)
-    return bad.roll_back_asked(watch, verdict)
