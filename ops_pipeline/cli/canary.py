@@ -14,6 +14,7 @@ from ops_pipeline.cli.project import Project
 from ops_pipeline.core.judgement.verdict import Verdict
 from ops_pipeline.core.release import Release
 from ops_pipeline.errors import OpsError
+from ops_pipeline.services.judged import Judged
 
 LOOK_SECONDS = 1.0
 RECENT = 5
@@ -52,14 +53,24 @@ class Standing:
             if found is None or found.weight is None:
                 self.text = ""
                 continue
-            words = f"#{found.release} has {found.weight} % of the users"
-            if found.waits:
-                words += ", waits for a person: ops resume or ops abort"
-            elif found.parked:
-                words += f", {found.parked}"
-            if found.verdict is not None:
-                words += f": {found.verdict.outcome}, {one_line(found.verdict)}"
-            self.text = words
+            self.text = standing_words(found)
+
+
+def standing_words(found: Judged) -> str:
+    """How a release that is judged stands: its share or its watch, what it waits for, and the verdict so far."""
+    if found.weight is not None:
+        words = f"#{found.release} has {found.weight} % of the users"
+    elif found.left_seconds is None:
+        words = f"#{found.release} is watched for good"
+    else:
+        words = f"#{found.release} is watched for {max(1, round(found.left_seconds / 60))} min more"
+    if found.parked:
+        words += f", {found.parked}"
+    if found.waits:
+        words += ", waits for a person (ops resume, ops abort)"
+    if found.verdict is None:
+        return f"{words}; no verdict yet"
+    return f"{words}: {found.verdict.outcome}, {one_line(found.verdict)}"
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ops_pipeline.cli.output import ago, escaped, table
-from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL
+from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL, WORSE_LEVEL
 from ops_pipeline.core.judgement.verdict import MetricEvidence, Outcome, Verdict
 
 COLOURS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.BLIND: "yellow"}
 MEANINGS = (
     ">T/2: evidence that the share is above half the threshold T, of what a FAIL needs;",
-    f">T, worse: that it is above T, above stable's; a FAIL needs {THRESHOLD_LEVEL:g} of each",
+    f">T, worse: above T, above stable's; a FAIL needs {THRESHOLD_LEVEL:g} and {WORSE_LEVEL:g}",
 )
 GOOD = f"good: evidence that it is below T; a PASS needs {GOOD_LEVEL:g}"
 TRUE = "true: the smallest share that the evidence leaves possible"

@@ -42,13 +42,17 @@ def show_plan(service: str, environment: str, digest: str, as_json: bool) -> Non
         if planned.nothing_to_do:
             out.print("  nothing to do: it is live already")
         for title, lines in (
-            ("changes", planned.changes),
-            ("steps", planned.steps),
-            ("warnings", planned.warnings),
+            ("change", planned.changes),
+            ("strategy", () if planned.nothing_to_do else (planned.strategy.replace("_", "/"),)),
+            ("step", planned.steps),
+            ("forecast", planned.forecast),
+            ("warning", planned.warnings),
+            ("standby", (planned.standby,)),
+            ("disk", () if planned.nothing_to_do else (planned.disk,)),
+            ("after", () if planned.nothing_to_do else planned.notes),
         ):
             for line in lines:
-                out.print(f"  {title[:-1]}: {line}", markup=False)
-        out.print(f"  standby: {planned.standby}", markup=False)
+                out.print(f"  {title}: {line}", markup=False)
     if planned.refusals:
         if as_json:
             # The document says it already.

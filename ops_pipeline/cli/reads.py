@@ -10,6 +10,7 @@ import typer
 
 from ops_pipeline.cli.app import app, project
 from ops_pipeline.cli.arguments import AsJson, Environment, MaybeEnvironment, MaybeService, Service
+from ops_pipeline.cli.canary import standing_words
 from ops_pipeline.cli.names import check_known
 from ops_pipeline.cli.output import ago, out, plain, print_json, short, table
 from ops_pipeline.core.release import Phase, Release
@@ -49,6 +50,7 @@ def status(service: MaybeService = "", environment: MaybeEnvironment = "", as_js
         )
         place = f"{one.environment}/{one.service}"
         notes += [f"{place}: {problem}" for problem in one.problems]
+        notes += [f"{place}: {standing_words(one.judged)}"] if one.judged else []
         notes += [f"{place}: {text}" for text in (one.working and f"{one.working} is at work", one.unfinished) if text]
     out.print(shown)
     for note in notes:

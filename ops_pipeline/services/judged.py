@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ops_pipeline.core.journal import Work, weight
+from ops_pipeline.core import shifting
+from ops_pipeline.core.journal import Journal, Work, weight
 from ops_pipeline.core.judgement.verdict import Verdict
 from ops_pipeline.core.release import Phase
 from ops_pipeline.core.rollout import CanaryStep, Strategy
@@ -15,6 +16,11 @@ from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.retrying import retried
 from ops_pipeline.services.verdicts import read_verdict, verdict_key
 from ops_pipeline.services.watches import read_watch
+
+PARKED = {
+    shifting.BLIND: "its users were returned to stable because nothing was measured",
+    shifting.LATE: "its users were returned to stable for want of a verdict in time",
+}
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,17 @@ class Waiting:
 
 def judged(platform: Platform, environment: str, service: str) -> Judged | None:
     """What is judged of a service now; None = nothing. Raise StoreDamaged, Unavailable."""
-    journal = read_journal(platform, environment, service)
-    work = journal.work
+    return judged_of(platform, read_journal(platform, environment, service))
+
+
+def judged_of(platform: Platform, journal: Journal) -> Judged | None:
+    """The same, of a service whose journal has just been read."""
+    work, environment, service = journal.work, journal.environment, journal.service
     if work is not None and not work.undo and work.stage is Phase.SHIFTING:
         number = work.release.number
         verdict = read_verdict(platform, environment, service, number)
-        return Judged(number, weight(journal), None, work.paused, work.parked, verdict)
+        parked = PARKED.get(work.parked, work.parked)
+        return Judged(number, weight(journal), None, work.paused, parked, verdict)
     watch = read_watch(platform, environment, service)
     now = platform.clock.now()
     if watch is None or watch.over(now):

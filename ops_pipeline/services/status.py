@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ops_pipeline.core.journal import Journal, Placement, same_routing, wanted
-from ops_pipeline.core.release_plan import Needs, Probing
 from ops_pipeline.core.routing import Routing
+from ops_pipeline.core.steps import Needs, Probing
 from ops_pipeline.core.world import World
 from ops_pipeline.services.fleet import Fleet, fleet_of
 from ops_pipeline.services.journal import read_journal
+from ops_pipeline.services.judged import Judged, judged_of
 from ops_pipeline.services.lease import read_lease
 from ops_pipeline.services.observation import look
 from ops_pipeline.services.platform import Platform
@@ -42,6 +43,7 @@ class ServiceStatus:
     working: str  # who holds the lease, and why; "" = nobody
     unfinished: str  # what a stopped controller left; "" = nothing
     problems: tuple[str, ...]
+    judged: Judged | None = None  # what is judged now: a canary under way, or the live release while it is watched
 
     @property
     def healthy(self) -> bool:
@@ -98,6 +100,7 @@ def _status(platform: Platform, fleet: Fleet, environment: str, service: str) ->
         working=f"{lease.holder} (run {lease.run_id or 'none'}): {lease.reason}" if lease is not None and held else "",
         unfinished=unfinished,
         problems=tuple(problems),
+        judged=judged_of(platform, journal),
     )
 
 
