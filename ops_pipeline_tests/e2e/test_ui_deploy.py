@@ -16,7 +16,8 @@ from ops_pipeline.core.release import Phase
 from ops_pipeline.services.images import latest_image
 from ops_pipeline.services.ledger import releases
 from ops_pipeline_tests.testbed import ui
-from ops_pipeline_tests.testbed.whole import SCREENSHOTS, VULNERABLE, Whole
+from ops_pipeline_tests.testbed.market import VULNERABLE
+from ops_pipeline_tests.testbed.whole import SCREENSHOTS, Whole
 
 pytestmark = [pytest.mark.real, pytest.mark.browser]
 REASON = "1 HIGH blocking: CVE-2018-18074 in requests 2.19.1 (fixed in 2.20.0)"

@@ -152,13 +152,17 @@ def project(**extra: str) -> Iterator[ControlPlaneBed]:
         try:
             yield bed
         finally:
-            # Runs are processes of their own and outlive everything else.
-            with contextlib.suppress(AssertionError):
-                until(lambda: not bed.workers(), 20, "the end of all runs")
-            for pid in bed.workers():
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            end_runs(bed)
             until(lambda: not bed.workers(), 10, "the end of killed runs")
+
+
+def end_runs(bed: ControlPlaneBed) -> None:
+    """Runs are processes of their own and outlive everything else: give them time to end, then end them."""
+    with contextlib.suppress(AssertionError):
+        until(lambda: not bed.workers(), 20, "the end of all runs")
+    for pid in bed.workers():
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -208,7 +212,7 @@ def front_door(bed: ControlPlaneBed, **settings: str) -> Iterator[str]:
             "--volume", f"{bed.door}:/run/dagster:ro",
             "--publish", f"127.0.0.1:{bed.port}:3000", IMAGE,
         )  # fmt: skip
-        until(lambda: _status(f"{bed.url}/server_info") in (200, 401), 60, "the front door")
+        until(lambda: status_of(f"{bed.url}/server_info") in (200, 401), 60, "the front door")
         yield name
     finally:
         docker("rm", "--force", "--volumes", name)
@@ -231,7 +235,8 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def _status(url: str) -> int:
+def status_of(url: str) -> int:
+    """What an address answers, 0 when it does not."""
     try:
         return httpx.get(url, timeout=2).status_code
     except httpx.HTTPError:

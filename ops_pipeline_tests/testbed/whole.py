@@ -13,7 +13,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import tempfile
 import uuid
@@ -41,7 +40,8 @@ from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.scan import make_sbom, scan_image
 from ops_pipeline_tests.testbed import free_port
-from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, serving, until
+from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, end_runs, serving, status_of, until
+from ops_pipeline_tests.testbed.market import CATALOGUE, DESCRIPTIONS, DOCKERFILE, SERVICE
 from ops_pipeline_tests.testbed.upstream import upstream_image
 
 REPOSITORY = Path(__file__).parents[2]
@@ -49,79 +49,6 @@ ENVIRONMENTS = ("dev", "prod")
 COMPONENTS = ("registry", "edge-dev", "edge-prod", "front-door")
 SCREENSHOTS = "OPS_SCREENSHOTS"
 """Variable naming a folder that keeps screenshots; services then have plain names, which read better."""
-
-CATALOGUE = """\
-version: 1
-project: market
-registry: {{address: "127.0.0.1:{registry}/market"}}
-store: {{directory: .ops/store}}
-front_door: {{url: "http://127.0.0.1:{door}"}}
-scan:
-  sample_database: deploy/sample-vulnerabilities
-  # Nobody listens there: the real database would find something new in the base image one day.
-  database_mirror: 127.0.0.1:9/nowhere
-environments:
-  dev:
-    hosts: [{{name: local}}]
-    url: http://127.0.0.1:{dev}
-    subnet: {subnet_dev}
-    network: {id}-dev
-    edge_container: {id}-edge-dev
-    standby_minutes: 120
-    policy: {{allow_sample_database: true}}
-  prod:
-    hosts: [{{name: local}}]
-    url: http://127.0.0.1:{prod}
-    subnet: {subnet_prod}
-    network: {id}-prod
-    edge_container: {id}-edge-prod
-    promote_from: dev
-    standby_minutes: 120
-    policy: {{allow_sample_database: true, max_scan_age_hours: 24}}
-services:
-"""
-SERVICE = """\
-  {name}:
-    description: {description}
-    owners: ["team:market"]
-    build: {{context: {name}}}
-    port: 8080
-    route: {{path: /{name}, strip_prefix: true}}
-    health: {{start_timeout_seconds: 30}}
-    drain_seconds: 2
-    stop_grace_seconds: 5
-    memory_mb: 64
-"""
-DOCKERFILE = """\
-FROM {base} AS base
-
-FROM base AS test
-COPY words.txt /srv/
-RUN grep -q . /srv/words.txt
-
-FROM base
-COPY words.txt /srv/
-USER 10001:10001
-EXPOSE 8080
-HEALTHCHECK --interval=5s CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready')"]
-ARG VERSION=none
-ENV RELEASE=$VERSION
-"""
-VULNERABLE = DOCKERFILE.replace(
-    "FROM base\n",
-    """\
-FROM base AS packages
-USER root
-RUN apt-get -qq update && apt-get -qq install -y --no-install-recommends python3-pip >/dev/null
-RUN python3 -m pip install --quiet --no-compile --no-deps --target /packages requests==2.19.1
-
-FROM base
-COPY --from=packages /packages /usr/lib/python3/dist-packages/
-""",
-)
-"""Installs a package with known vulnerabilities, fixed since."""
-
-DESCRIPTIONS = {"shop": "What people can buy", "basket": "What they are about to buy", "search": "Where they find it"}
 
 
 @dataclass(frozen=True)
@@ -305,11 +232,11 @@ def whole_bed() -> Iterator[Whole]:
                 starting = pool.submit(stack.up, *COMPONENTS)
                 with serving(plane):
                     starting.result()
-                    until(lambda: _answers(plane.url), 60, "the front door")
+                    until(lambda: status_of(f"{plane.url}/server_info") == 200, 60, "the front door")
                     yield made
-                    _end_runs(plane)
+                    end_runs(plane)
         finally:
-            _end_runs(plane)
+            end_runs(plane)
             _clear_away(engine, identity, f"127.0.0.1:{ports['registry']}/")
             engine.close()
 
@@ -357,21 +284,6 @@ def _write_project(made: Whole, ports: Mapping[str, int], subnets: Mapping[str, 
     git(root, "init", "--quiet", "--initial-branch", "main")
     for name in DESCRIPTIONS:
         made.commit(name + made.suffix, "0.1.0")
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/server_info", timeout=2).status_code == 200
-    return False
-
-
-def _end_runs(plane: ControlPlaneBed) -> None:
-    """Runs outlive everything else; give them time to end, then end them."""
-    with contextlib.suppress(AssertionError):
-        until(lambda: not plane.workers(), 20, "the end of all runs")
-    for pid in plane.workers():
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _clear_away(engine: docker.DockerClient, identity: str, registry: str) -> None:
