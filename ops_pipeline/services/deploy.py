@@ -18,6 +18,7 @@ from ops_pipeline.services import ledger
 from ops_pipeline.services.at_work import Assignment, at_work
 from ops_pipeline.services.configuration import check_names, configuration_hash, read_secrets
 from ops_pipeline.services.engine import ReleaseEngine
+from ops_pipeline.services.forecast import forecast_lines
 from ops_pipeline.services.gates import refusals, refuse_if_any
 from ops_pipeline.services.images import find_image, find_sbom, latest_image, latest_scan
 from ops_pipeline.services.platform import Platform
@@ -72,6 +73,8 @@ def deploy(
         if live is not None and not force and _is_live_already(engine, image, configuration):
             progress(f"{environment}/{service}: {image.version} ({image.ref.short}) is already live as #{live.release}")
             return ledger.read_release(platform.store, environment, service, live.timestamp)
+        for line in forecast_lines(platform, environment, service, engine.journal):
+            progress(f"forecast: {line}")
         release = new_release(platform, engine.journal, image, configuration, action, who, why, run_id, outcome)
         return engine.make(replace(release, set_id=set_id), secrets)
 

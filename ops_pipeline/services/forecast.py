@@ -48,16 +48,20 @@ def forecast(platform: Platform, environment: str, service: str, rollout: Rollou
     return Forecast(rate, tuple(_sentences(rollout, journal, rate)))
 
 
-def forecast_lines(platform: Platform, environment: str, service: str) -> tuple[str, ...]:
-    """The forecast's sentences for the first lines of a deploy: never raises, and takes two seconds at most."""
+def forecast_lines(
+    platform: Platform, environment: str, service: str, journal: Journal | None = None
+) -> tuple[str, ...]:
+    """The forecast's sentences for the first lines of a deploy: never raises, and takes two seconds at most.
+
+    `journal` is the service's, when it has just been read.
+    """
     found: list[tuple[str, ...]] = []
 
     def work() -> None:
         try:
             rollout = resolve_rollout(platform.catalogue, environment, service)
-            found.append(
-                forecast(platform, environment, service, rollout, read_journal(platform, environment, service)).lines
-            )
+            known = journal or read_journal(platform, environment, service)
+            found.append(forecast(platform, environment, service, rollout, known).lines)
         except OpsError as error:
             found.append((f"no forecast: {error.message}",))
 
