@@ -1,7 +1,7 @@
 """The sensor's tick: seconds, queries and memory of one look over 1,000 services × 3 environments on a real Prometheus.
 
-A synthetic exporter (a process of its own) serves what the edges' exporter would: two releases of every service, both
-tracks, all with traffic. Prometheus scrapes it every 2 s; the looks are 2 s apart.
+Synthetic exporters (one process for each environment) serve what the edges' exporters would: two releases of every
+service, both tracks, all with traffic. Prometheus scrapes them every 2 s; the looks are 2 s apart.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ def main() -> int:
 
 def measure(services: int) -> bool:
     """Look at `services` services in all environments again and again; print one line."""
-    with exporting(services) as target, prometheus([target], scrape_seconds=SCRAPE_SECONDS) as server:
+    with contextlib.ExitStack() as stack:
+        targets = [stack.enter_context(exporting(services, name)) for name in ENVIRONMENTS]
+        server = stack.enter_context(prometheus(targets, scrape_seconds=SCRAPE_SECONDS))
         since = datetime.now(UTC)
         source = Counting(server.url, 10.0)
         platform = replace(Bed().platform(), metrics=source, clock=SystemClock(), runtimes=lambda environment: ())
@@ -105,7 +107,7 @@ def measure(services: int) -> bool:
 
 def scrape_cost(services: int) -> None:
     """What Prometheus takes to scrape so many services every second: share of one core."""
-    with exporting(services, ENVIRONMENTS[:1]) as target:
+    with exporting(services, ENVIRONMENTS[0]) as target:
         for seconds in (5.0, 1.0):
             with prometheus([target], scrape_seconds=seconds) as server:
                 server.container.reload()
@@ -126,10 +128,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def exporting(services: int, environments: Sequence[str] = ENVIRONMENTS) -> Iterator[str]:
-    """Serve the synthetic exporter from a process of its own; give its address."""
+def exporting(services: int, environment: str) -> Iterator[str]:
+    """Serve the synthetic exporter of an environment from a process of its own; give its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.tick_exporter", str(services), *environments],
+        [sys.executable, "-m", "benchmarks.tick_exporter", str(services), environment],
         stdout=subprocess.PIPE,
         text=True,
     )

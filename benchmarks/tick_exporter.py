@@ -1,4 +1,4 @@
-"""Serves the exposition of an edge's exporter for made-up services; prints its address. Arguments: services, names."""
+"""Serves the exposition of an edge's exporter for made-up services, and prints its address."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ NAME = "ops_edge_request_duration_seconds"
 BOUNDS = ("0.1", "0.5", "1.0", "2.0", "5.0", "+Inf")
 
 
-def main(services: int, environments: list[str]) -> None:
+def main(services: int, environment: str) -> None:
     """Serve until killed. Each release of each service gets 10 requests a second; its canary track gets none."""
     begin = time.monotonic()
     templates = []
-    for environment in environments:
-        for number in range(services):
-            for release in (1, 2):
-                for track in ("stable", "canary"):
-                    labels = (
-                        f'environment="{environment}",service="service-{number}",release="{release}",track="{track}"'
-                    )
-                    value = "%d" if track == "stable" else "0"
-                    templates += [f'{NAME}_bucket{{{labels},le="{bound}"}} {value}\n' for bound in BOUNDS]
-                    templates.append(f"{NAME}_count{{{labels}}} {value}\n")
-                    templates.append(f"{NAME}_sum{{{labels}}} {value}\n")
-                    templates.append(f"ops_edge_request_errors_total{{{labels}}} 0\n")
+    for number in range(services):
+        for release in (1, 2):
+            for track in ("stable", "canary"):
+                labels = f'environment="{environment}",service="service-{number}",release="{release}",track="{track}"'
+                value = "%d" if track == "stable" else "0"
+                templates += [f'{NAME}_bucket{{{labels},le="{bound}"}} {value}\n' for bound in BOUNDS]
+                templates.append(f"{NAME}_count{{{labels}}} {value}\n")
+                templates.append(f"{NAME}_sum{{{labels}}} {value}\n")
+                templates.append(f"ops_edge_request_errors_total{{{labels}}} 0\n")
     template = "".join(templates)
     places = template.count("%d")
 
@@ -40,4 +37,4 @@ def main(services: int, environments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), sys.argv[2])

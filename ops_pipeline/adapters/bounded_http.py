@@ -35,6 +35,7 @@ class BoundedSession(requests.Session):
         response = super().request(*arguments, **named)
         pieces: list[bytes] = []
         size = 0
+        incoming = response.iter_content(PIECE_BYTES)
         try:
             while True:
                 left = deadline - time.monotonic()
@@ -44,7 +45,7 @@ class BoundedSession(requests.Session):
                 socket = getattr(getattr(response.raw, "connection", None), "sock", None)
                 if socket is not None:
                     socket.settimeout(left)
-                piece = next(response.iter_content(PIECE_BYTES), b"")
+                piece = next(incoming, b"")
                 if not piece:
                     break
                 pieces.append(piece)
