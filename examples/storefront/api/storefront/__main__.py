@@ -1,4 +1,4 @@
-"""Runs the API until SIGTERM: then no new connections, requests in flight finish, WebSockets are closed, good-bye."""
+"""Runs the API until SIGTERM: then no new connections, requests in flight finish, WebSockets and streams end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def leave(api: Api, runner: web.AppRunner, site: web.TCPSite, grace: float
     async with asyncio.timeout(grace):
         api.health.stopping = True
         await site.stop()
-        await api.live.close()
+        await asyncio.gather(api.live.close(), api.events.close())
         await api.surroundings.idle.wait()
         await runner.cleanup()
 

@@ -8,13 +8,17 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import BodyPartReader, web
 
 from . import faults as fault_words
+from .badges import with_badges
 from .cache import Cache
 from .database import Database
+from .events import Events
 from .faults import BadFaults, FaultSwitch
+from .features import ALL, BADGES, VISITOR, Features, remember
 from .health import Health
 from .listings import PAGE, PHOTO_NAME, Answer, BadListing, Draft, KeyReused, Listings
 from .live import Live
@@ -40,8 +44,10 @@ class Api:
         self.photos = Photos(settings.photos, settings.photo_max_bytes)
         self.listings = Listings(self.database, self.cache, self.metrics)
         self.live = Live(settings, self.metrics)
+        self.events = Events(settings, self.metrics)
+        self.features = Features(settings.flags)
         self.health = Health(self.database, self.cache, self.photos, self.listings, self.faults)
-        self.surroundings = Surroundings(settings, self.metrics, self.health, self.faults)
+        self.surroundings = Surroundings(settings, self.metrics, self.health, self.faults, self.features)
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def application(self) -> web.Application:
@@ -62,7 +68,9 @@ class Api:
                 web.post("/api/photos", self.upload),
                 web.get("/api/photos/{name}", self.photo),
                 web.get("/api/slow", self.slow),
+                web.get("/api/features", self.show_features),
                 web.get("/api/live", self.live.serve),
+                web.get("/api/events", self.stream),
             ]
         )
         if self.faults.enabled:
@@ -79,10 +87,12 @@ class Api:
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
         await self.database.open()
+        self.features.start()
         self.faults.start()
         self.health.start()
         await self.photos_tidy()
         yield
+        self.features.close()
         await self.health.close()
         await self.database.close()
         await self.cache.close()
@@ -95,7 +105,7 @@ class Api:
 
     async def _leave(self, app: web.Application) -> None:
         self.health.stopping = True
-        await self.live.close()
+        await asyncio.gather(self.live.close(), self.events.close())
 
     async def alive(self, request: web.Request) -> web.Response:
         """200 while the event loop turns."""
@@ -135,7 +145,8 @@ class Api:
         if not 1 <= limit <= 100:
             return problem(400, "limit must be from 1 to 100")
         found = await self.listings.page(limit, before)
-        return _answered({"listings": found.body, "degraded": found.source == "copy"}, found)
+        shown = self._decorated(request, found.body)
+        return self._answered(request, {"listings": shown, "degraded": found.source == "copy"}, found)
 
     async def one(self, request: web.Request) -> web.Response:
         """One listing."""
@@ -144,7 +155,9 @@ class Api:
         except ValueError:
             return problem(404, "there is no such listing")
         found = await self.listings.one(listing)
-        return problem(404, "there is no such listing") if found is None else _answered(found.body, found)
+        if found is None:
+            return problem(404, "there is no such listing")
+        return self._answered(request, self._decorated(request, [found.body])[0], found)
 
     async def add(self, request: web.Request) -> web.Response:
         """A new listing from JSON. With the same Idempotency-Key, the same listing again."""
@@ -164,6 +177,7 @@ class Api:
         except KeyReused:
             return problem(409, "this Idempotency-Key was used for another listing")
         if new:
+            self.events.tell(listing)
             await self.live.tell({"type": "listing", "listing": listing})
         return web.json_response(
             listing, status=201 if new else 200, headers={"Location": f"/api/listings/{listing['id']}"}
@@ -216,6 +230,39 @@ class Api:
         await asyncio.sleep(seconds)
         return web.json_response({"slept": seconds, "version": self.settings.version})
 
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events."""
+        if self.events.full:
+            return problem(503, "no more event streams at the moment", retry_after=1)
+        return await self.events.serve(request)
+
+    async def show_features(self, request: web.Request) -> web.Response:
+        """Which features are on for whoever asks."""
+        visitor, new = request[VISITOR]
+        answer = web.json_response({feature: self.features.on(feature, visitor) for feature in ALL})
+        if new:
+            remember(answer, visitor)
+        return answer
+
+    def _decorated(self, request: web.Request, listings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not self.features.on(BADGES, request[VISITOR][0]):
+            return listings
+        return with_badges(listings, datetime.now(UTC))
+
+    def _answered(self, request: web.Request, body: object, found: Answer) -> web.Response:
+        headers = {"X-Source": found.source}
+        if found.source != "database":
+            headers["Age"] = str(int(found.age_seconds))
+        if found.source == "copy":
+            headers["Warning"] = '110 - "response is stale"'
+        visitor, new = request[VISITOR]
+        if features := self.features.of(visitor):
+            headers["X-Features"] = ", ".join(features)
+        answer = web.json_response(body, headers=headers)
+        if new:
+            remember(answer, visitor)
+        return answer
+
     async def show_faults(self, request: web.Request) -> web.Response:
         """The faults in force in this replica."""
         return web.json_response(asdict(self.faults.now))
@@ -232,15 +279,6 @@ class Api:
         except BadFaults as error:
             return problem(422, str(error))
         return web.json_response(asdict(self.faults.now))
-
-
-def _answered(body: object, found: Answer) -> web.Response:
-    headers = {"X-Source": found.source}
-    if found.source != "database":
-        headers["Age"] = str(int(found.age_seconds))
-    if found.source == "copy":
-        headers["Warning"] = '110 - "response is stale"'
-    return web.json_response(body, headers=headers)
 
 
 async def _photo_part(request: web.Request) -> BodyPartReader | None:

@@ -10,12 +10,20 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 log = logging.getLogger("storefront.faults")
 
-_HIGHEST = {"error_rate": 1.0, "latency": 60.0, "fail_health": 1.0, "crash_after": 86400.0}
+_HIGHEST = {
+    "error_rate": 1.0,
+    "latency": 60.0,
+    "fail_health": 1.0,
+    "crash_after": 86400.0,
+    "after": 86400.0,
+    "with_flag": 1.0,
+}
 
 
 class BadFaults(Exception):
@@ -25,12 +33,15 @@ class BadFaults(Exception):
 @dataclass(frozen=True)
 class Faults:
     """error_rate: share of requests answered 500; latency: seconds added to each; fail_health: never ready;
-    crash_after: seconds until the process dies (0 = never)."""
+    crash_after: seconds until the process dies (0 = never). Both first ones wait until `after` seconds have passed
+    since the first user's request, and with `with_flag` they only meet visitors for whom the flagged feature is on."""
 
     error_rate: float = 0.0
     latency: float = 0.0
     fail_health: float = 0.0
     crash_after: float = 0.0
+    after: float = 0.0
+    with_flag: float = 0.0
 
 
 def parse(text: str) -> Faults:
@@ -71,12 +82,19 @@ class FaultSwitch:
     """The faults in force. `enabled` is decided once, at start."""
 
     def __init__(
-        self, setting: str | None, *, chance: Callable[[], float] = random.random, die: Callable[[], None] = _die
+        self,
+        setting: str | None,
+        *,
+        chance: Callable[[], float] = random.random,
+        die: Callable[[], None] = _die,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.enabled = setting is not None
         self.now = parse(setting) if setting is not None else Faults()
         self._chance = chance
         self._die = die
+        self._clock = clock
+        self._first: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -88,6 +106,7 @@ class FaultSwitch:
         if not self.enabled:
             return
         self.now = faults
+        self._first = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -95,11 +114,19 @@ class FaultSwitch:
             self._timer = asyncio.get_running_loop().call_later(faults.crash_after, self._crash)
         log.warning("fault switch", extra={"faults": asdict(faults)})
 
-    async def strike(self) -> bool:
-        """Wait the added latency; true when this request is to fail."""
-        if self.now.latency:
-            await asyncio.sleep(self.now.latency)
-        return bool(self.now.error_rate) and self._chance() < self.now.error_rate
+    async def strike(self, flagged: Callable[[], bool]) -> bool:
+        """Wait the added latency; true when this request is to fail.
+
+        `flagged` tells whether the flagged feature is on for whoever asks.
+        """
+        faults = self.now
+        if self._first is None:
+            self._first = self._clock()
+        if self._clock() - self._first < faults.after or (faults.with_flag and not flagged()):
+            return False
+        if faults.latency:
+            await asyncio.sleep(faults.latency)
+        return bool(faults.error_rate) and self._chance() < faults.error_rate
 
     def _crash(self) -> None:
         log.critical("crashing, as the fault switch says")

@@ -41,6 +41,7 @@ class Health:
         self._listings = listings
         self._faults = faults
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self.schema: int | None = None
         self.database = False
         self.cache = False
@@ -53,6 +54,7 @@ class Health:
 
     async def close(self) -> None:
         """Stop watching."""
+        self._closed = True  # a cancellation alone may get lost in a call whose own time-out ends just then
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -95,7 +97,7 @@ class Health:
 
     async def _watch(self) -> None:
         before: dict[str, Any] = {}
-        while True:
+        while not self._closed:
             try:
                 await self.look()
             except Exception:

@@ -30,6 +30,7 @@ class Metrics:
         )
         self.in_flight = Gauge("http_requests_in_flight", "Requests being worked on", registry=self.registry)
         self.sockets = Gauge("live_sockets", "Open WebSockets", registry=self.registry)
+        self.streams = Gauge("event_streams", "Open event streams", registry=self.registry)
         self.breaker = Gauge(
             "circuit_breaker_state", "0 closed, 1 half open, 2 open", ("dependency",), registry=self.registry
         )

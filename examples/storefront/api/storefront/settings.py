@@ -58,6 +58,7 @@ class Settings:
     database_pool: int = 8
     redis_host: str = "redis"
     redis_port: int = 6379
+    flags: Path = Path("/run/flags/flags.json")
     photos: Path = Path("/srv/photos")
     photo_max_bytes: int = 5 * 1024 * 1024
     stop_grace: float = 8.0
@@ -116,6 +117,7 @@ def load(environ: Mapping[str, str], *, secrets: Path = SECRETS) -> Settings:
         database_pool=number("DATABASE_POOL", defaults.database_pool, 1, 100, int),
         redis_host=environ.get("REDIS_HOST") or defaults.redis_host,
         redis_port=number("REDIS_PORT", defaults.redis_port, 1, 65535, int),
+        flags=Path(environ.get("FLAGS_FILE") or defaults.flags),
         photos=Path(environ.get("PHOTOS_DIRECTORY") or defaults.photos),
         photo_max_bytes=number("PHOTO_MAX_BYTES", defaults.photo_max_bytes, 1024, 100 * 1024 * 1024, int),
         stop_grace=number("STOP_GRACE_SECONDS", defaults.stop_grace, 0.0, 600.0, float),

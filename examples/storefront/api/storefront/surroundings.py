@@ -15,6 +15,7 @@ from aiohttp import web
 
 from .database import DatabaseUnavailable
 from .faults import FaultSwitch
+from .features import BADGES, VISITOR, Features, visitor_of
 from .health import Health
 from .logs import request_id
 from .metrics import Metrics
@@ -25,7 +26,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("storefront.request")
 
 MOST_IN_FLIGHT = 500
-UNTIMED = {"/api/live", "/api/slow"}  # the one lives long, the other has its own bound
+LASTING = {"/api/live", "/api/events"}
+UNTIMED = {*LASTING, "/api/slow"}  # those live long, this one has its own bound
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -38,11 +40,14 @@ def problem(status: int, text: str, *, retry_after: float | None = None, **more:
 class Surroundings:
     """The middleware, and the signal that completes each answer's headers."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, health: Health, faults: FaultSwitch) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, health: Health, faults: FaultSwitch, features: Features
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._health = health
         self._faults = faults
+        self._features = features
         self._in_flight = 0
         self.idle = asyncio.Event()  # set while no request is being handled
         self.idle.set()
@@ -102,10 +107,11 @@ class Surroundings:
 
     async def _answer(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         try:
+            visitor, _ = request[VISITOR] = visitor_of(request)
             if route.startswith("/api/") and not route.startswith(("/api/faults", "/api/health")):
-                if self._in_flight > MOST_IN_FLIGHT and route != "/api/live":
+                if self._in_flight > MOST_IN_FLIGHT and route not in LASTING:
                     return problem(503, "too much to do at the moment", retry_after=1)
-                if self._faults.enabled and await self._faults.strike():
+                if self._faults.enabled and await self._faults.strike(lambda: self._features.on(BADGES, visitor)):
                     return problem(500, "the fault switch says so")
             if route in UNTIMED:
                 return await handler(request)

@@ -152,6 +152,34 @@ async def test_live_says_hello_echoes_ticks_and_tells_of_listings(stage: Stage) 
         assert seen["tick"]["version"] == "1.2.3"
 
 
+async def test_events_say_hello_tick_and_tell_of_listings(stage: Stage) -> None:
+    async with stage.client.get("/api/events") as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        async with stage.client.post("/api/listings", json=CHAIR) as added:
+            listing = await added.json()
+        seen: dict[str, dict[str, object]] = {}
+        while seen.keys() != {"hello", "listing", "tick"}:
+            lines = (await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 5)).decode().splitlines()
+            fields = dict(line.split(": ", 1) for line in lines if line)
+            seen[fields["event"]] = json.loads(fields["data"])
+        assert seen["listing"] == listing
+        assert seen["hello"]["version"] == seen["tick"]["version"] == "1.2.3"
+    async with stage.client.get("/metrics") as answer:
+        assert "event_streams" in await answer.text()
+
+
+async def test_a_photo_of_five_megabytes_goes_up_and_comes_back(start: Start) -> None:
+    stage = await start(photo_max_bytes=5 * 1024 * 1024)
+    photo = b"\xff\xd8\xff" + bytes(5 * 1024 * 1024 - 3)
+    async with stage.client.post("/api/photos", data=photo) as answer:
+        stored = await answer.json()
+        assert (answer.status, stored["bytes"]) == (201, len(photo))
+    async with stage.client.get(stored["url"]) as answer:
+        assert await answer.read() == photo
+    async with stage.client.post("/api/photos", data=photo + b"x") as answer:
+        assert answer.status == 413
+
+
 async def test_many_replicas_starting_at_once_make_one_schema(start: Start, postgres: int) -> None:
     stages = await asyncio.gather(*(start() for _ in range(5)))
     assert all(stage.api.health.schema == 1 for stage in stages)

@@ -26,6 +26,8 @@ async def test_sigterm_finishes_requests_and_closes_sockets(launch: Launch) -> N
     async with aiohttp.ClientSession(running.url) as client:
         socket = await client.ws_connect("/api/live")
         await socket.receive_json()
+        events = await client.get("/api/events")
+        assert (await events.content.readuntil(b"\n\n")).startswith(b"retry: 1000\nevent: hello\n")
         # A keep-alive connection, idle when the signal comes.
         async with client.get("/api/version") as answer:
             await answer.read()
@@ -47,6 +49,8 @@ async def test_sigterm_finishes_requests_and_closes_sockets(launch: Launch) -> N
             pass
         assert message.type is aiohttp.WSMsgType.CLOSE
         assert socket.close_code == 1012
+        rest = await asyncio.wait_for(events.content.read(), 3)  # to its proper end
+        assert rest.rsplit(b"event: ", 1)[1].startswith(b"bye\n")
         assert time.monotonic() - began < 2.0
         with pytest.raises(aiohttp.ClientConnectorError):
             async with aiohttp.ClientSession() as other:

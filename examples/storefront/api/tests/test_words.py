@@ -50,6 +50,25 @@ def test_fault_switch_can_be_on_without_a_fault(text: str) -> None:
 
 def test_faults_are_parsed() -> None:
     assert faults.parse("error_rate=0.1, latency=0.5,fail_health=1,crash_after=30") == Faults(0.1, 0.5, 1.0, 30.0)
+    assert faults.parse("error_rate=0.1,after=20,with_flag=1") == Faults(error_rate=0.1, after=20, with_flag=1)
+
+
+async def test_a_fault_can_wait_since_the_first_users_request() -> None:
+    now = [100.0]
+    switch = FaultSwitch("error_rate=1,after=10", clock=lambda: now[0])
+    struck = []
+    for moment in (500.0, 509.9, 510.0, 600.0):  # long after the start: nobody had asked
+        now[0] = moment
+        struck.append(await switch.strike(lambda: False))
+    assert struck == [False, False, True, True]
+    switch.switch(Faults(error_rate=1, after=5))
+    assert not await switch.strike(lambda: False)
+
+
+async def test_a_fault_can_meet_only_those_who_see_the_feature() -> None:
+    switch = FaultSwitch("error_rate=1,with_flag=1")
+    assert [await switch.strike(lambda on=on: on) for on in (True, False, True)] == [True, False, True]  # type: ignore[misc]
+    assert await FaultSwitch("error_rate=1").strike(lambda: False)
 
 
 @pytest.mark.parametrize("text", ["error_rate=2", "latency=-1", "error_rate", "eror_rate=0.1", "latency=nan"])

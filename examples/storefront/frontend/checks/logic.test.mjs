@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ago, backoff, cents, merge, price } from "../site/logic.js";
+import { ago, backoff, badge, cents, merge, price } from "../site/logic.js";
 
 test("prices people type", () => {
   for (const [text, value] of [["49", 4900], ["49.5", 4950], ["49,90 €", 4990], [" 0 ", 0], ["1000000", 100_000_000]]) {
@@ -11,6 +11,10 @@ test("prices people type", () => {
 });
 
 test("prices people read", () => assert.equal(price(123456), "€1,234.56"));
+
+test("badges are words, and what is unknown is none", () => {
+  assert.deepEqual(["new", "bargain", null, undefined, "constructor", "later"].map(badge), ["New", "Bargain", "", "", "", ""]);
+});
 
 test("how long ago", () => {
   for (const [seconds, text] of [[-5, "just now"], [59, "just now"], [60, "1 minute ago"], [7200, "2 hours ago"], [86400, "1 day ago"]]) {

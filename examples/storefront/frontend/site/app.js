@@ -1,4 +1,4 @@
-import { ago, backoff, cents, merge, price } from "./logic.js";
+import { ago, backoff, badge, cents, merge, price } from "./logic.js";
 
 const PAGE = 50;
 const REFRESH = 15_000;
@@ -40,6 +40,9 @@ function card(listing, isNew) {
     picture.append(image);
   } else initial();
   item.classList.toggle("new", isNew);
+  const word = item.querySelector(".badge");
+  word.textContent = badge(listing.badge);
+  word.hidden = !word.textContent;
   item.querySelector("h3").textContent = listing.title;
   item.querySelector(".description").textContent = listing.description;
   item.querySelector(".price").textContent = price(listing.price_cents);
@@ -53,7 +56,8 @@ function show(found) {
   const before = new Set(listings.map((listing) => listing.id));
   const list = find("listings");
   const merged = merge(listings, found);
-  const changed = merged.length !== listings.length || !loaded;
+  const badges = (all) => all.map((listing) => listing.badge ?? "").join();
+  const changed = merged.length !== listings.length || !loaded || badges(merged) !== badges(listings);
   listings = merged;
   list.setAttribute("aria-busy", "false");
   if (changed) list.replaceChildren(...listings.map((listing) => card(listing, loaded && !before.has(listing.id))));

@@ -13,6 +13,11 @@ export function price(value) {
   return new Intl.NumberFormat("en-IE", { style: "currency", currency: "EUR" }).format(value / 100);
 }
 
+/** The word beside a listing, "" for none or one this page does not know. Listings have badges while a flag is on. */
+export function badge(name) {
+  return new Map([["new", "New"], ["bargain", "Bargain"]]).get(name) ?? "";
+}
+
 /** How long ago, for people; both in milliseconds. */
 export function ago(then, now) {
   const seconds = Math.max(0, Math.round((now - then) / 1000));
