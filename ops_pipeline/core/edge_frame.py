@@ -84,6 +84,8 @@ global
     log fd@3 len 4096 format raw local0 info
     stats socket /run/ops-edge/admin.sock mode 600 level admin expose-fd listeners
     stats timeout 30s
+    # One thread: several get in each other's way when they log, and HAProxy then drops lines.
+    nbthread 1
     maxconn 4096
     # A worker that a reload replaced may finish its WebSockets, but neither for ever nor in any number.
     hard-stop-after 12h

@@ -27,6 +27,19 @@ IMAGE_FOLDER = Path(__file__).parents[2] / "deploy" / "images" / "edge"
 DOCKER_URL = "unix:///var/run/docker.sock"
 
 
+QUICK = {
+    "CONFIG": """
+defaults
+    mode http
+    timeout client 60s
+    timeout http-keep-alive 60s
+frontend all
+    bind :8080
+    http-request return status 200 content-type text/plain string ok
+"""
+}
+
+
 def edge_image(engine: docker.DockerClient) -> str:
     """Build the edge's image unless this very content is there already; return its name with a content tag."""
     files = [file for file in sorted(IMAGE_FOLDER.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
@@ -65,6 +78,18 @@ class Upstream:
 
     container: Container
     server: Server
+
+
+def total(exposition: str, name: str, **labels: str) -> float:
+    """Sum over the series of a metric that carry all these labels."""
+    wanted = {f'{label}="{value}"' for label, value in labels.items()}
+    found = 0.0
+    for line in exposition.splitlines():
+        series, _, value = line.rpartition(" ")
+        metric, _, rest = series.partition("{")
+        if metric == name and wanted <= set(rest.rstrip("}").split(",")):
+            found += float(value)
+    return found
 
 
 class EdgeBed:
@@ -132,20 +157,40 @@ class EdgeBed:
 
     def upstream(self, release: str, **environment: str) -> Upstream:
         """Start a release of the test upstream and wait until it answers (unless it is told not to)."""
+        return self.program(
+            upstream_image(self.engine), None, {"RELEASE": release, **environment}, wait=not environment
+        )
+
+    def quick_upstream(self) -> Upstream:
+        """An upstream that answers 200 to anything and costs next to nothing: a HAProxy without servers."""
+        return self.program(
+            edge_image(self.engine), ["sh", "-c", 'printf "%s" "$CONFIG" >/tmp/c && exec haproxy -f /tmp/c'], QUICK
+        )
+
+    def misbehaving_upstream(self) -> Upstream:
+        """The raw upstream of misbehaving.py."""
+        program = Path(__file__).with_name("misbehaving.py").read_text(encoding="utf-8")
+        return self.program(upstream_image(self.engine), ["python3", "-c", program], {})
+
+    def program(
+        self, image: str, entrypoint: list[str] | None, environment: dict[str, str], *, wait: bool = True
+    ) -> Upstream:
+        """Start any image on the network under an address of its own; wait until it is healthy on port 8080."""
         self._next += 1
         address = f"{self.subnet}.{self._next}"
         container = self.engine.containers.create(
-            upstream_image(self.engine),
+            image,
             name=f"ops-testbed-up-{self.id}-{self._next}",
             labels=self.labels,
-            environment={"RELEASE": release, **environment},
+            environment=environment,
+            entrypoint=entrypoint,
         )
         self.network.connect(container, ipv4_address=address)
         with contextlib.suppress(docker.errors.APIError):
             self.engine.networks.get("bridge").disconnect(container)
         container.start()
         deadline = time.monotonic() + 10
-        while not environment and not self.edge.probe(address, 8080, "/health/ready").ok:
+        while wait and not self.edge.probe(address, 8080, "/health/ready").ok:
             assert time.monotonic() < deadline, container.logs()
             time.sleep(0.05)
         return Upstream(container, Server(address, 8080))
@@ -168,16 +213,13 @@ class EdgeBed:
 
     def counted(self, name: str, **labels: str) -> float:
         """Sum over the series of a metric of the edge's own exporter that carry all these labels, as of now."""
+        return total(self.scrape(), name, **labels)
+
+    def scrape(self) -> str:
+        """What the edge's own exporter shows Prometheus now."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.requests_port}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-        wanted = {f'{label}="{value}"' for label, value in labels.items()}
-        total = 0.0
-        for line in text.splitlines():
-            series, _, value = line.rpartition(" ")
-            found, _, rest = series.partition("{")
-            if found == name and wanted <= set(rest.rstrip("}").split(",")):
-                total += float(value)
-        return total
+            text: bytes = answer.read()
+        return text.decode()
 
     def until(self, path: str, status: int, seconds: float = 5.0) -> float:
         """Ask until `status` comes; return the seconds that took."""

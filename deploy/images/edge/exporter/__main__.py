@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -65,7 +66,11 @@ class Measurements:
         with self._lock:
             if self._log.offset == self._stored_offset and self._book.version == self._stored_version:
                 return
-            store_state(self._stored, self._book, self._log.offset)
+            try:
+                store_state(self._stored, self._book, self._log.offset)
+            except OSError:  # full, perhaps of the very log that was read by now
+                self._log.forget()
+                store_state(self._stored, self._book, self._log.offset)
             self._stored_offset, self._stored_version = self._log.offset, self._book.version
             self._log.forget()
 
@@ -159,10 +164,14 @@ def main() -> None:
     while not ended.wait(READ_EVERY):
         measurements.catch_up()
         if time.monotonic() - stored >= STORE_EVERY:
-            measurements.store()
+            try:
+                measurements.store()
+            except OSError as error:  # counting goes on
+                print(f"exporter: cannot store the counters: {error}", file=sys.stderr, flush=True)
             stored = time.monotonic()
     measurements.catch_up()
-    measurements.store()
+    with suppress(OSError):
+        measurements.store()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ KEEP_SECONDS = 3600.0
 """A release that left the routing keeps its counters this long, so that late requests and late scrapes find them."""
 
 
+_BEGINNING = b'{"time":'
+
+
 class Key(NamedTuple):
     """Labels of a set of counters. `release` is the number the containers carry."""
 
@@ -129,6 +132,10 @@ class Book:
                 request = read_line(line)
             except ValueError:
                 self.unreadable += 1
+                # A full file system cuts a line short; the next one follows on the same line.
+                whole = line.rfind(_BEGINNING)
+                if whole > 0:
+                    self.add([line[whole:]], now)
                 continue
             if request is None:
                 self._elsewhere(line)

@@ -38,7 +38,8 @@ class RequestLog:
         if end == 0 and len(piece) == _PIECE:
             end = _PIECE  # no line of ours is that long
         self.offset += end
-        return piece[:end].split(b"\n")[:-1]
+        # Without its state it begins on the page where the hole ends, which zeros precede.
+        return piece[:end].lstrip(b"\0").split(b"\n")[:-1]
 
     def backlog(self) -> int:
         """Bytes not read yet."""
