@@ -6,10 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.names import complete_environment, complete_service
+from ops_pipeline.cli.names import complete_environment, complete_service, complete_service_or_environment
 
 Service = Annotated[
     str, typer.Argument(metavar="SERVICE", help="Service, as the catalogue names it", autocompletion=complete_service)
+]
+Services = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SERVICE...",
+        help="Service, as the catalogue names it; several with --together",
+        autocompletion=complete_service_or_environment,
+    ),
 ]
 Environment = Annotated[
     str, typer.Argument(metavar="ENV", help="Environment, e.g. prod", autocompletion=complete_environment)

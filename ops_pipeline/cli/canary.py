@@ -105,7 +105,9 @@ def show_taken_back(console: Console, project: Project, found: TakenBack, link: 
     if verdict is not None:
         now = project.platform.clock.now()
         seconds = max(60.0, (now - verdict.since).total_seconds())
-        graph = project.platform.metrics.link(release.environment, release.service, release.number, seconds)
+        graph = verdict.link or project.platform.metrics.link(
+            release.environment, release.service, release.number, seconds
+        )
         show_verdict(console, release.label, verdict, now, link=graph)
     places = (
         ("run", link),

@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
-from ops_pipeline.cli.output import ago, escaped, table
+from ops_pipeline.cli.output import ago, escaped, said, table
 from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL, WORSE_LEVEL
 from ops_pipeline.core.judgement.verdict import MetricEvidence, Outcome, Verdict
 
@@ -30,10 +30,10 @@ def show_verdict(console: Console, label: str, verdict: Verdict, now: datetime, 
         f"judged from {verdict.since:%H:%M:%S} to {verdict.at:%H:%M:%S} UTC ({ago(verdict.at, now)} ago){unit}{against}"
     )
     console.print(f"{escaped(label)}: [{colour}]{verdict.outcome}[/{colour}]")
-    console.print(f"  {verdict.reason}", markup=False)
+    said(console, verdict.reason, first="  ")
     if verdict.incident:
-        console.print("  the environment itself is bad: nothing is rolled back, somebody has to look", markup=False)
-    console.print(f"  {judged}", markup=False)
+        said(console, "the environment itself is bad: nothing is rolled back, somebody has to look", first="  ")
+    said(console, judged, first="  ")
     if verdict.metrics:
         console.print(evidence_table(verdict))
         for line in (*MEANINGS, TRUE if verdict.outcome is Outcome.FAIL else GOOD):

@@ -42,6 +42,22 @@ def check_known(catalogue: Catalogue, service: str = "", environment: str = "", 
         raise BadInput(others, subject="arguments")
 
 
+def check_services(catalogue: Catalogue, services: Sequence[str], environment: str) -> None:
+    """The same for several services; one that is named twice is a problem too."""
+    problems: dict[str, Problem] = {}
+    for service in services:
+        try:
+            check_known(catalogue, service, environment)
+        except BadInput as error:
+            problems |= {str(problem): problem for problem in error.problems}
+    twice = dict.fromkeys(service for service in services if services.count(service) > 1)
+    found = [*problems.values(), *(Problem("SERVICE", f"`{service}` is named twice") for service in twice)]
+    if found:
+        raise BadInput(
+            found, subject="arguments", hint="The environment comes last: ops deploy api web prod --together"
+        )
+
+
 def _problem(place: str, kind: str, name: str, known: Sequence[str], others: Sequence[str]) -> Problem | None:
     if not name or name in known:
         return None
@@ -61,6 +77,11 @@ def complete_service(incomplete: str) -> list[str]:
 def complete_environment(incomplete: str) -> list[str]:
     """Shell completion of an environment's name."""
     return _complete("environments", incomplete)
+
+
+def complete_service_or_environment(incomplete: str) -> list[str]:
+    """Shell completion where services stand first and the environment last."""
+    return complete_service(incomplete) + complete_environment(incomplete)
 
 
 def _complete(section: str, incomplete: str) -> list[str]:

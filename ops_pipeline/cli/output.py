@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
@@ -49,6 +50,26 @@ def table(*columns: str) -> Table:
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
+
+
+def said(console: Console, text: str, *, first: str = "", indent: int = 2) -> None:
+    """Print a sentence; on a terminal what does not fit into the line goes on below, indented. Markup is text.
+
+    Piped, it stays one line, for grep.
+    """
+    if not console.is_terminal:
+        console.print(f"{first}{text}", markup=False)
+        return
+    # Words such as addresses are longer than a line and must stay in one piece to be clicked.
+    lines = textwrap.wrap(
+        text,
+        width=max(40, console.width),
+        initial_indent=first,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    console.print("\n".join(lines), markup=False)
 
 
 def ago(then: datetime, now: datetime) -> str:

@@ -12,7 +12,7 @@ from ops_pipeline.cli.app import app, project
 from ops_pipeline.cli.arguments import AsJson, Environment, MaybeEnvironment, MaybeService, Service
 from ops_pipeline.cli.canary import standing_words
 from ops_pipeline.cli.names import check_known
-from ops_pipeline.cli.output import ago, out, plain, print_json, short, table
+from ops_pipeline.cli.output import ago, out, plain, print_json, said, short, table
 from ops_pipeline.core.release import Phase, Release
 from ops_pipeline.errors import NotFound
 from ops_pipeline.ports import Container, ContainerRuntime
@@ -44,7 +44,7 @@ def status(service: MaybeService = "", environment: MaybeEnvironment = "", as_js
             live.version if live else "",
             short(live.digest) if live else "",
             ago(live.since, now) if live else "",
-            one.phase,
+            one.phase if live or one.phase != "nothing deployed" else "none",
             f"[green]{ready}[/green]" if one.healthy else f"[red]{ready}[/red]",
             f"#{standby.number} {standby.version}" if standby else "",
         )
@@ -54,7 +54,7 @@ def status(service: MaybeService = "", environment: MaybeEnvironment = "", as_js
         notes += [f"{place}: {text}" for text in (one.working and f"{one.working} is at work", one.unfinished) if text]
     out.print(shown)
     for note in notes:
-        out.print(f"  {note}", markup=False)
+        said(out, note, first="  ", indent=4)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from ops_pipeline.cli.app import app, project
 from ops_pipeline.cli.arguments import AsJson, Environment, Service
 from ops_pipeline.cli.evidence import percent
 from ops_pipeline.cli.names import check_known
-from ops_pipeline.cli.output import err, out, plain, print_json, table
+from ops_pipeline.cli.output import err, out, plain, print_json, said
 from ops_pipeline.core.judgement.verdict import Thresholds
 from ops_pipeline.errors import Problem
 
@@ -63,18 +63,11 @@ def replay(
     if not found:
         out.print("  no release of that time got any traffic")
         return
-    shown = table("release", "went out (UTC)", "what happened", "what would have happened")
     for one in found:
-        colour = "red" if one.rolled_back else "dim" if not one.recorded else "green"
-        shown.add_row(
-            f"#{one.release} {one.version}",
-            f"{one.began:%Y-%m-%d %H:%M:%S}",
-            one.happened,
-            f"[{colour}]{one.sentence}[/{colour}]",
-        )
-    out.print(shown)
+        out.print(f"#{one.release} {one.version}, {one.began:%Y-%m-%d %H:%M:%S} UTC, {one.happened}", markup=False)
+        said(out, one.sentence, first="  ", indent=4)
     other = [f"#{one.release}" for one in found if one.differs]
-    out.print(f"  otherwise than it was: {', '.join(other)}" if other else "  nothing would have ended otherwise")
+    out.print(f"would have ended otherwise: {', '.join(other)}" if other else "nothing would have ended otherwise")
 
 
 def _since(text: str, now: datetime, problems: list[Problem]) -> datetime:

@@ -28,9 +28,9 @@ def verdict(
     platform = project.platform
     found = newest_verdict(platform, environment, service, release or None)
     seconds = max(60.0, (platform.clock.now() - found.since).total_seconds())
-    link = platform.metrics.link(environment, service, found.release, seconds)
+    link = found.link or platform.metrics.link(environment, service, found.release, seconds)
     if as_json:
-        print_json({"environment": environment, "service": service, **plain(found), "link": link})
+        print_json({**plain(found), "environment": environment, "service": service, "link": link})
         return
     show_verdict(out, f"{environment}/{service} #{found.release}", found, platform.clock.now(), link=link)
 

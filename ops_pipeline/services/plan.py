@@ -110,7 +110,7 @@ def plan(platform: Platform, environment: str, service: str, digest: str | None 
         forecast=told.lines,
         disk_needed_bytes=size,
         disk=_disk(size, pulls),
-        notes=_notes(platform, environment, service, rollout),
+        notes=_notes(platform, journal, rollout),
     )
 
 
@@ -198,15 +198,22 @@ def _disk(size: int, pulls: list[str]) -> str:
     return f"{most} to pull on {', '.join(pulls)}, less what they have of its layers"
 
 
-def _notes(platform: Platform, environment: str, service: str, rollout: Rollout) -> tuple[str, ...]:
+def _notes(platform: Platform, journal: Journal, rollout: Rollout) -> tuple[str, ...]:
     """What would happen by itself after the release is live."""
     if rollout.watch_seconds == 0:
         return ("not watched once it is live: only a person rolls it back",)
     time = "always" if rollout.watch_seconds is None else f"for {rollout.watch_seconds / 60:g} min after it is live"
     if not rollout.automatic_rollback:
         return (f"judged {time}; a FAIL only alerts, it does not roll back here (automatic_rollback is off)",)
-    notes = [f"judged {time}; a FAIL rolls it back by itself, within seconds when the standby is warm"]
-    last = _last_automatic(platform, environment, service)
+    if journal.live is None:
+        return (f"judged {time}; a FAIL only alerts, because there is nothing to go back to",)
+    notes = [f"judged {time}; a FAIL rolls it back by itself to #{journal.live.release}"]
+    warm = platform.catalogue.environments[journal.environment].standby_minutes * 60.0
+    if rollout.watch_seconds is None or warm < rollout.watch_seconds:
+        notes.append(
+            f"#{journal.live.release} is warm for {warm / 60:g} min only; after that it has to be started again"
+        )
+    last = _last_automatic(platform, journal.environment, journal.service)
     if last is not None:
         left = rollout.cooldown_seconds - (platform.clock.now() - last).total_seconds()
         if left > 0:
