@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ops_pipeline.core.judgement.comparison import Pairing
 from ops_pipeline.core.judgement.evidence import Evidence, Good, Worse
 from ops_pipeline.core.judgement.verdict import MetricEvidence
 
@@ -10,7 +11,8 @@ HALF_LEVELS = {"errors": 1250.0, "slow": 10_000.0, "crashes": 10_000.0}
 that are at or below half of every threshold."""
 THRESHOLD_LEVEL = 20.0
 """E(T) for a FAIL: of the releases between half the threshold and the threshold, at most 5 % a metric."""
-WORSE_LEVEL = 20.0
+WORSE_LEVEL = 50.0
+"""W for a FAIL: of the releases as bad as stable, at most 2 % a metric."""
 GOOD_LEVEL = 20.0
 STABLE_LEVEL = 20.0
 """Stable's own E(T/2) from which both being bad is the environment's fault."""
@@ -24,7 +26,7 @@ class Account:
         self.threshold = threshold
         self.against_half = Evidence(threshold / 2)
         self.against_threshold = Evidence(threshold)
-        self.worse = Worse()
+        self._pairing = Pairing()
         self.good = Good(threshold)
         self.stable_half = Evidence(threshold / 2)
         self.stable_bad = 0
@@ -35,10 +37,15 @@ class Account:
         self.against_half.add(bad, total, pay)
         self.against_threshold.add(bad, total, pay)
         self.stable_half.add(stable_bad, stable_total, pay)
-        self.worse.add(bad, total, stable_bad, stable_total)
+        self._pairing.add(bad, total, stable_bad, stable_total)
         self.good.add(bad, total)
         self.stable_bad += stable_bad
         self.stable_total += stable_total
+
+    @property
+    def worse(self) -> Worse:
+        """The comparison with stable."""
+        return self._pairing.worse
 
     @property
     def suspected(self) -> bool:

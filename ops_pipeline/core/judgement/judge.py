@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -14,6 +13,7 @@ from ops_pipeline.core.judgement.account import (
     WORSE_LEVEL,
     Account,
 )
+from ops_pipeline.core.judgement.comparison import Sides
 from ops_pipeline.core.judgement.crashes import Crashes
 from ops_pipeline.core.judgement.evidence import FIRST, at_least
 from ops_pipeline.core.judgement.reasons import bad_sentence, bad_spell, counts_sentence
@@ -33,9 +33,6 @@ PASS_UNITS = 30
 PASS_SECONDS = 60.0
 PASS_SLOW_UNITS = 10
 """Units of latency, which begin after the warm-up."""
-COMPARED_UNITS = 30
-COMPARED_SHARE = 0.2
-"""With less than this share of the last units' requests, stable is too small to compare with."""
 CERTAIN_EVERY = 30
 """Units after which the certain share of a metric that is held is worked out anew."""
 WATCH_SECONDS = 1800.0
@@ -75,7 +72,7 @@ class Judge:
         self._slow = Account("slow", SLOW_SHARE)
         self._units = Units(release, stable, since.timestamp(), BLIND_SECONDS)
         self._crashes = Crashes(release, stable, since, replicas * self._hosts, thresholds.crash_rate)
-        self._compared: deque[tuple[int, int]] = deque(maxlen=COMPARED_UNITS)
+        self._sides = Sides()
         self._paid_seconds = 0.0
         self._failed: tuple[str, tuple[MetricEvidence, ...]] | None = None
         self._certain: dict[str, tuple[int, float]] = {}
@@ -129,7 +126,7 @@ class Judge:
         self._paid_seconds += unit.seconds
         self.requests += mine.total
         self.units.add(unit)
-        self._compared.append((mine.total, stable.total))
+        self._sides.add(mine.total, stable.total)
         self._errors.add(mine.errors, mine.total, stable.errors, stable.total, pay)
         if self._warm(unit.at):
             self._slow.add(mine.slow, mine.total, stable.slow, stable.total, pay)
@@ -144,9 +141,7 @@ class Judge:
     @property
     def _alone(self) -> bool:
         """Stable serves too little to compare with."""
-        mine = sum(total for total, _ in self._compared)
-        stable = sum(total for _, total in self._compared)
-        return self._stable is None or stable < COMPARED_SHARE * (mine + stable) or not stable
+        return self._stable is None or self._sides.alone
 
     def _crash_reason(self) -> str:
         """Why its crashes alone condemn the release; "" = they do not."""
