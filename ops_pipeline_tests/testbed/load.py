@@ -30,7 +30,7 @@ class LoadPlan:
     """What to send. Rates are totals per second; an empty path or a zero switches a kind off.
 
     `targets` are more addresses ("host:port") than the one of `host` and `port`: connections go to them in turn. With
-    `buckets` client number n says it is in class n modulo 100, so that 100 clients spread over all classes evenly.
+    `buckets` clients say which class they are in, spread evenly over all 100, so that a canary gets its exact share.
     `bad_releases` names releases by their `release_header`, or by number ("#7") where the edge answered for them.
     """
 

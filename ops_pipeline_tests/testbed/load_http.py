@@ -33,7 +33,7 @@ class Connection:
         self.writer: asyncio.StreamWriter | None = None
         extra = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
         if plan.buckets:
-            extra += f"Cookie: ops_bucket={number % 100}\r\n"
+            extra += f"Cookie: ops_bucket={number * 100 // plan.clients % 100}\r\n"
         self._head = f"Host: {plan.host_header}\r\nUser-Agent: {agent}\r\n{extra}"
 
     async def request(self, method: str, path: str, body: bytes, timeout: float, seconds: float = 0.0) -> str:

@@ -53,6 +53,7 @@ def mixed(bed: ReleaseBed, service: str, **changes: object) -> LoadPlan:
         "upload_path": f"/{service}/upload",
         "upload_bytes": UPLOAD_BYTES,
         "upload_seconds": 2.0,
+        "buckets": True,
     }
     return LoadPlan(**{**plan, **changes})  # type: ignore[arg-type]
 
