@@ -179,6 +179,10 @@ class Environment(Model):
     edge_container: str | None = Field(
         None, description="Name of the edge's container; default `ops-edge-<environment>`"
     )
+    flags_volume: str | None = Field(
+        None,
+        description="Docker volume with the flags on each host, written by the edge; default `ops-flags-<environment>`",
+    )
     promote_from: Name | None = Field(None, description="`promote` takes what is live there")
     standby_minutes: float = Field(30, ge=0, description="How long the previous release stays warm after a switch")
     watch_minutes: float | Literal["always"] = Field(
@@ -300,3 +304,7 @@ class Catalogue(Model):
     def edge_container(self, environment: str) -> str:
         """Name of the edge's container on each host of an environment."""
         return self.environments[environment].edge_container or f"ops-edge-{environment}"
+
+    def flags_volume(self, environment: str) -> str:
+        """Docker volume with the flags on each host of an environment."""
+        return self.environments[environment].flags_volume or f"ops-flags-{environment}"

@@ -46,7 +46,7 @@ def _hosts(name: str, environment: Environment) -> Iterator[Found]:
 
 def _network(catalogue: Catalogue, name: str, environment: Environment) -> Iterator[Found]:
     where: Path = ("environments", name)
-    for key in ("network", "edge_container"):
+    for key in ("network", "edge_container", "flags_volume"):
         value = getattr(environment, key)
         if value is not None and not _DOCKER_NAME.fullmatch(value):
             yield (*where, key), "must be a Docker name: letters, digits and `_ . -`", ()
@@ -96,6 +96,9 @@ def _clashes(catalogue: Catalogue) -> Iterator[Found]:
             if catalogue.edge_container(name) == catalogue.edge_container(other):
                 text = f"`{catalogue.edge_container(name)}` is the edge of environment `{other}` on the same engine"
                 yield (*where, "edge_container"), text, involved
+            if catalogue.flags_volume(name) == catalogue.flags_volume(other):
+                text = f"`{catalogue.flags_volume(name)}` holds the flags of environment `{other}` on the same engine"
+                yield (*where, "flags_volume"), text, involved
             try:
                 ours, theirs = IPv4Network(environment.subnet), IPv4Network(before.subnet)
             except ValueError:

@@ -11,9 +11,6 @@ from ops_pipeline.core.release import ServiceConfiguration
 from ops_pipeline.core.rollout import CanaryStep, Rollout, SmokeTest, Strategy
 from ops_pipeline.errors import BadInput, Problem
 
-FLAGS_VOLUME = "ops-flags-{environment}"
-"""Docker volume of each host that holds an environment's flags; the edge writes it, services only read it."""
-
 _MEBIBYTE = 1024 * 1024
 
 
@@ -37,8 +34,8 @@ def resolve_service(environment: str, settings: Environment, service: str, entry
     """The same for the two entries themselves."""
     override = settings.services.get(service)
     volumes = {**entry.volumes, **(override.volumes if override else {})}
-    if entry.flags:
-        volumes[FLAGS_VOLUME] = f"{entry.flags.rstrip('/')}:ro"
+    if entry.flags:  # the edge writes that volume
+        volumes[settings.flags_volume or f"ops-flags-{environment}"] = f"{entry.flags.rstrip('/')}:ro"
     return ServiceConfiguration(
         port=entry.port,
         health_path=entry.health.path,

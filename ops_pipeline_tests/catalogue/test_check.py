@@ -163,6 +163,8 @@ def test_flags_are_a_volume_that_the_service_only_reads(tmp_path: Path) -> None:
         "ops-flags-prod": "/run/flags:ro",
     }
     assert resolve(catalogue, "prod", "web").volumes == {}
+    path.write_text(path.read_text().replace("    promote_from: dev", "    flags_volume: other\n    promote_from: dev"))
+    assert resolve(load(path), "prod", "api").volumes["other"] == "/run/flags:ro"
 
 
 def test_secret_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

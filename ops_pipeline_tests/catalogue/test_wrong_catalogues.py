@@ -216,6 +216,12 @@ CONSISTENCY = [
         "7 environments.dev.hosts[2].docker: is the engine of host `one` too",
         "7 environments.dev.hosts[3].docker: must be unix:///path, tcp://host:port or ssh://[user@]host[:port]",
     ]),
+    ("    promote_from: dev", "    flags_volume: ops-flags-dev", [
+        "15 environments.prod.flags_volume: `ops-flags-dev` holds the flags of environment `dev` on the same engine",
+    ]),
+    ("    promote_from: dev", "    flags_volume: /srv/flags", [
+        "15 environments.prod.flags_volume: must be a Docker name: letters, digits and `_ . -`",
+    ]),
     ("    promote_from: dev", "    network: ops-dev\n    edge_container: ops-edge-dev", [
         "15 environments.prod.network: `ops-dev` is the network of environment `dev` on the same engine",
         "16 environments.prod.edge_container: `ops-edge-dev` is the edge of environment `dev` on the same engine",

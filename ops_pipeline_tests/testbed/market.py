@@ -17,6 +17,7 @@ environments:
     subnet: {subnet_dev}
     network: {id}-dev
     edge_container: {id}-edge-dev
+    flags_volume: {id}-flags-dev
     standby_minutes: 120
     policy: {{allow_sample_database: true}}
   prod:
@@ -25,6 +26,7 @@ environments:
     subnet: {subnet_prod}
     network: {id}-prod
     edge_container: {id}-edge-prod
+    flags_volume: {id}-flags-prod
     promote_from: dev
     standby_minutes: 120
     policy: {{allow_sample_database: true, max_scan_age_hours: 24}}
