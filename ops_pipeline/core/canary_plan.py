@@ -156,11 +156,10 @@ def _standing(journal: Journal, step: CanaryStep, world: World) -> tuple[str, st
         text = f"#{work.release.number} waits at {weight(journal)} % for a person ({judged})"
     else:
         text = f"#{work.release.number} at {weight(journal)} % is watched ({judged})"
-    errors = next((metric for metric in verdict.metrics if metric.name == "errors"), None) if verdict else None
-    numbers = f"{errors.total} requests, {100 * errors.share:.1f} % errors" if errors else "no requests measured"
     reason = verdict.reason if verdict is not None else "no verdict yet"
-    goal = f"{work.step_requests + step.min_requests} requests wanted; " if step.min_requests else ""
-    return text, f"{weight(journal)} %: {numbers}; {goal}{reason}"
+    here = max(shifting.served(verdict) - work.step_requests, 0)
+    wanted_here = f" of at least {step.min_requests}" if here < step.min_requests else ""
+    return text, f"{weight(journal)} %: {here}{wanted_here} requests at this step; {reason}"
 
 
 def _waits_for(work: Work) -> str:

@@ -71,8 +71,10 @@ def needs(journal: Journal, now: datetime) -> Needs:
         case _ if not switched_over(journal):
             canary = bool(partial_steps(journal))
             return Needs(verdict=True, decision=True) if canary else Needs(probes=(mine,), patient=True)
-        case _ if work.verify_since is not None:
+        case _ if _verify_left(work, now) > 0:
             return Needs(verdict=True)
+        case _ if work.verify_since is not None:
+            return Needs(routing=True, probes=(mine,), route=True, patient=True, verdict=True)
         case _:
             smoke = bool(work.release.rollout.smoke)
             return Needs(routing=True, probes=(mine,), route=True, patient=True, smoke=smoke)
@@ -198,11 +200,9 @@ def _verify(journal: Journal, work: Work, world: World, now: datetime, keep_stan
     fault = why_not_ready(journal, world)
     if fault:
         return turn_or_take_back(journal, world, f"not healthy after the switch: {fault}", now)
-    if not edges_agree(journal, world):
-        return Step(Do.ROUTE, f"finish the switch to pool {work.release.pool} on every edge")
-    if world.route_faults:
-        met = "; ".join(f"through the edge of {host}: {why}" for host, why in world.route_faults.items())
-        return turn(journal, met, now)
+    unrouted = _unrouted(journal, work, world, now)
+    if unrouted is not None:
+        return unrouted
     if world.smoke_faults:
         return turn(journal, "smoke tests failed: " + "; ".join(world.smoke_faults), now)
     seconds = work.release.rollout.verify_seconds
@@ -212,18 +212,28 @@ def _verify(journal: Journal, work: Work, world: World, now: datetime, keep_stan
     return _commit(journal, work, world, now, keep_standby)
 
 
+def _unrouted(journal: Journal, work: Work, world: World, now: datetime) -> Step | None:
+    """What to do about edges that do not send everybody to the release, or get bad answers from it."""
+    if not edges_agree(journal, world):
+        return Step(Do.ROUTE, f"finish the switch to pool {work.release.pool} on every edge")
+    if world.route_faults:
+        met = "; ".join(f"through the edge of {host}: {why}" for host, why in world.route_faults.items())
+        return turn(journal, met, now)
+    return None
+
+
 def _watch(journal: Journal, work: Work, world: World, now: datetime, keep_standby: bool) -> Step:
     """After the switch and the tests: only what speaks against the release stops it from counting as live."""
-    fault = faults(work, world) or world.why_not_ready(work.release.number, due(journal))
+    fault = why_not_ready(journal, world)
     if fault:
         return turn_or_take_back(journal, world, f"not healthy after the switch: {fault}", now)
     verdict = world.verdict
     if verdict is not None and verdict.outcome is Outcome.FAIL and not verdict.incident:
         return take_back(journal, verdict, now)
     seen = journal if verdict is None else shifting.observed(journal, verdict, now)
-    left = work.release.rollout.verify_seconds - (now - (work.verify_since or now)).total_seconds()
-    if left <= 0:
-        return _commit(seen, work, world, now, keep_standby)
+    left = _verify_left(work, now)
+    if left <= 0:  # looked at as a whole once more: an edge may have gone meanwhile
+        return _unrouted(seen, work, world, now) or _commit(seen, work, world, now, keep_standby)
     text = f"#{work.release.number} has all users and is watched"
     detail = f"100 %: {verdict.reason if verdict is not None else 'no verdict yet'}; {left:.0f} s more"
     wait = min(canary_plan.LOOK_SECONDS, left)
@@ -298,6 +308,13 @@ def _remove(text: str, then: Journal | None, release: int, world: World, grace: 
 def _blocked(text: str, world: World) -> Step:
     hosts = "; ".join(f"host {host} does not answer: {why}" for host, why in world.unreachable.items())
     return Step(Do.BLOCKED, f"{text}, but {hosts}")
+
+
+def _verify_left(work: Work, now: datetime) -> float:
+    """Seconds for which a release that everybody is sent to is still judged before it counts as live."""
+    if work.verify_since is None:
+        return 0.0
+    return work.release.rollout.verify_seconds - (now - work.verify_since).total_seconds()
 
 
 def _unsteady(work: Work, now: datetime) -> float:

@@ -90,7 +90,9 @@ def test_from_the_first_share_to_live() -> None:
     journal = follow(journal, routed, 31)
     assert work_of(journal).verify_since == at(31)
     assert decide(journal, seen(UNSURE), 40).do is Do.WAIT
-    journal = follow(journal, seen(BLIND), 41)
+    last = needs(journal, at(41))
+    assert last.routing and last.probes and last.route and last.verdict, "all is looked at once more before it is live"
+    journal = follow(journal, replace(seen(BLIND), routing=dict(journal.routing)), 41)
     assert journal.live is not None and journal.live.release == 3 and journal.work is None
     assert journal.standby is not None and journal.standby.release == 2
     phases = [entry for entry in journal.outbox if entry.release == 3]

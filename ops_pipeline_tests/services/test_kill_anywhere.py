@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from ops_pipeline.core.release import Phase, Release
-from ops_pipeline.errors import LeaseHeld
+from ops_pipeline.errors import DeployFailed, LeaseHeld
 from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.ledger import read_current, releases
@@ -74,9 +74,11 @@ def assert_consistent(bed: Bed) -> None:
     assert seen.healthy and not seen.unfinished and not seen.working, seen
 
 
-def run_to_its_death(verb: Verb, die_at: int, counts: Callable[[str], bool]) -> tuple[Bed, bool, str]:
+def run_to_its_death(
+    verb: Verb, die_at: int, counts: Callable[[str], bool], make: Callable[[], Bed] = world
+) -> tuple[Bed, bool, str]:
     """The world after `verb` was killed at its `die_at`-th call, whether it was, and the call it did not make."""
-    bed = world()
+    bed = make()
     bad: list[str] = []
 
     def watch(call: str) -> None:
@@ -89,6 +91,8 @@ def run_to_its_death(verb: Verb, die_at: int, counts: Callable[[str], bool]) -> 
         verb(bed.platform("doomed:1", lifeline=lifeline))
     except Killed:
         killed = True
+    except DeployFailed:
+        killed = False
     assert not bad, bad[:3]
     assert healthy(bed.ask())
     return bed, killed, lifeline.calls[-1] if lifeline.calls else ""
