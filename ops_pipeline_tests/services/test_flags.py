@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops_pipeline.adapters.clock import SystemClock
+from ops_pipeline.adapters.docker_runtime import DockerRuntime
 from ops_pipeline.catalogue.model import Flag
 from ops_pipeline.core.flags import FlagState
 from ops_pipeline.errors import BadInput, StoreDamaged, Unavailable
+from ops_pipeline.ports import ContainerSpec
 from ops_pipeline.services.flags import (
     clear_override,
     flag_book,
@@ -26,6 +30,8 @@ from ops_pipeline.services.flags import (
 )
 from ops_pipeline.services.platform import Platform
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, catalogue, quiet
+from ops_pipeline_tests.testbed.edge import DOCKER_URL, edge_bed
+from ops_pipeline_tests.testbed.upstream import upstream_image
 
 FLAGS = {
     "badges": {"on": True, "percent": 50, "guards": "api", "description": "Badges"},
@@ -268,3 +274,51 @@ def test_killed_at_any_call_the_next_publish_ends_in_step(die_at: int) -> None:
     expected = "off" if state.shown == "off" else "5000"
     assert [flags["badges"] for flags in served(world)] == [expected] * 2
     assert stale_flags(world.platform(), "prod") == {}
+
+
+@pytest.mark.real
+def test_a_service_reads_on_a_real_host_what_was_published_and_cannot_change_it() -> None:
+    """The edge writes into the volume, the service's container mounts it read-only and sees every new file."""
+    with edge_bed() as real:
+        world = bed()
+        host_edge = real.edge
+        platform = replace(world.platform(), clock=SystemClock(), edges=lambda environment: [host_edge])
+        real.container.reload()
+        (volume,) = (m["Name"] for m in real.container.attrs["Mounts"] if m["Destination"] == "/var/lib/ops-flags")
+        runtime = DockerRuntime(DOCKER_URL, "local", real.labels)
+        spec = ContainerSpec(
+            name=f"ops-testbed-reader-{real.id}",
+            image=upstream_image(real.engine),
+            labels={"ops.environment": real.id},
+            network=real.network.name or "",
+            address="",
+            volumes={volume: "/run/flags:ro"},
+        )
+        container = runtime.create(spec)
+        runtime.start(container)
+        inside = real.engine.containers.get(container)
+
+        def seen() -> tuple[int, str, float]:
+            code, out = inside.exec_run(["sh", "-c", "cat /run/flags/flags.json && stat -c %.9Y /run/flags/flags.json"])
+            text, _, moment = out.decode().rstrip().rpartition("\n")
+            return code, text + "\n", float(moment) if code == 0 else 0.0
+
+        one_host(world)
+        assert host_edge.flags() is None and seen()[0] != 0
+        publish(platform, "prod", quiet)
+        code, text, first = seen()
+        assert code == 0 and text.encode() == host_edge.flags()
+        assert json.loads(text)["flags"]["badges"]["targeting"] == {"fractional": [["on", 5000], ["off", 5000]]}
+        assert turn_off(platform, "prod", "badges", reason="errors", who="verdict")
+        _, text, second = seen()
+        assert json.loads(text)["flags"]["badges"]["defaultVariant"] == "off"
+        assert second > first  # what tells a provider that the file is new
+        assert stale_flags(platform, "prod") == {}
+        assert inside.exec_run(["sh", "-c", "id -u; rm /run/flags/flags.json || touch /run/flags/x"]).exit_code != 0
+
+
+def one_host(world: Bed) -> None:
+    """Take the second host out of prod."""
+    prod = world.catalogue.environments["prod"]
+    hosts = (prod.hosts[0].model_copy(update={"name": "local"}),)
+    world.catalogue.environments["prod"] = prod.model_copy(update={"hosts": hosts})
