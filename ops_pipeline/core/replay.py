@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -11,7 +10,7 @@ from ops_pipeline.core.judgement.account import HALF_LEVELS, THRESHOLD_LEVEL
 from ops_pipeline.core.judgement.judge import Judge
 from ops_pipeline.core.judgement.units import Readings
 from ops_pipeline.core.judgement.verdict import MetricEvidence, Outcome, Thresholds, Verdict
-from ops_pipeline.core.measurement import Sample
+from ops_pipeline.core.measurement import Counted, Sample, SeriesKey
 from ops_pipeline.core.release import Action, Phase, Release
 
 LOOK_SECONDS = 1.0
@@ -99,10 +98,11 @@ def first_fail(judge: Judge, readings: Readings, begin: datetime, end: datetime)
 
     Called for one stretch of time after the other.
     """
+    places: dict[tuple[Counted, SeriesKey], int] = {}  # how far each series has been shown
     at = begin
     while at < end:
-        before, at = at, min(at + timedelta(seconds=LOOK_SECONDS), end)
-        new = _between(readings, 0.0 if before == begin else before.timestamp(), at.timestamp())
+        at = min(at + timedelta(seconds=LOOK_SECONDS), end)
+        new = _until(readings, at.timestamp(), places)
         if not any(new.values()):
             continue
         judge.feed(new, at)
@@ -125,8 +125,11 @@ def replayed(
     crashed = stored if stored is not None and _for_crashes(stored) else None
     sentence, rolled_back, after, recorded = "nothing", False, None, seconds > 0
     if fail is not None and (crashed is None or fail.at <= crashed.at):
-        after = (fail.at - course.began).total_seconds()
-        sentence, rolled_back = f"would have been rolled back {_when(course, fail.at)}: {fail.reason}", True
+        why_not = _why_not(course, fail)
+        rolled_back = not why_not
+        after = (fail.at - course.began).total_seconds() if rolled_back else None
+        words = "judged bad" if why_not else "rolled back"
+        sentence = f"would have been {words} {_when(course, fail.at)}: {fail.reason}{why_not}"
     elif crashed is not None and (thresholds.crash_rate <= release.rollout.thresholds.crash_rate or _by_rule(crashed)):
         after = (crashed.at - course.began).total_seconds()
         sentence, rolled_back, recorded = f"rolled back as it was, for crashes: {crashed.reason}", True, True
@@ -156,20 +159,29 @@ def replayed(
     )
 
 
-def _between(readings: Readings, after: float, until: float) -> Readings:
-    return {
-        counted: {key: taken for key, samples in series.items() if (taken := _cut(samples, after, until))}
-        for counted, series in readings.items()
-    }
+def _why_not(course: Course, fail: Verdict) -> str:
+    """Why a FAIL would have taken nothing back; "" = it would have."""
+    if course.release.previous is None:
+        return "; there was nothing to go back to"
+    live = course.live is not None and fail.at >= course.live
+    if live and not course.release.rollout.automatic_rollback:
+        return "; a person would have been told, because nothing is rolled back by itself there"
+    return ""
 
 
-def _cut(samples: Sequence[Sample], after: float, until: float) -> tuple[Sample, ...]:
-    first, last = bisect_right(samples, after, key=_at), bisect_right(samples, until, key=_at)
-    return tuple(samples[first:last])
-
-
-def _at(sample: Sample) -> float:
-    return sample.at
+def _until(readings: Readings, until: float, places: dict[tuple[Counted, SeriesKey], int]) -> Readings:
+    """Samples that have not been shown yet, up to a moment. Bisection would cost more than all of the judging."""
+    new: dict[Counted, dict[SeriesKey, tuple[Sample, ...]]] = {}
+    for counted, series in readings.items():
+        taken = new.setdefault(counted, {})
+        for key, samples in series.items():
+            first = last = places.get((counted, key), 0)
+            while last < len(samples) and samples[last].at <= until:
+                last += 1
+            if last > first:
+                taken[key] = samples[first:last]
+                places[counted, key] = last
+    return new
 
 
 def _happened(course: Course, stored: Verdict | None) -> tuple[str, bool]:
