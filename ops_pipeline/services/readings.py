@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -75,31 +74,30 @@ def read_batch(
     within = executor.submit(source.within, wanted, seconds, targets=targets, until=until)
 
     def wait() -> Batch:
-        batch = Batch(by_target(requests.result()), by_target(errors.result()))
         buckets = within.result()
-        batch.within = {bound: by_target(series) for bound, series in buckets.items()}
-        reached = [_newest(series) for series in (requests.result(), errors.result(), *buckets.values())]
-        _see_reach(batch, [one for one in reached if one])
+        instances: list[dict[str, float]] = []
+        batch = Batch(by_target(requests.result(), instances), by_target(errors.result(), instances))
+        batch.within = {bound: by_target(one, instances) for bound, one in buckets.items()}
+        _see_reach(batch, [newest for newest in instances if newest])
         return batch
 
     return wait
 
 
-def by_target(series: Series) -> dict[Target, dict[SeriesKey, tuple[Sample, ...]]]:
-    """The same series, by environment and service."""
-    found: defaultdict[Target, dict[SeriesKey, tuple[Sample, ...]]] = defaultdict(dict)
+def by_target(series: Series, instances: list[dict[str, float]]) -> dict[Target, dict[SeriesKey, tuple[Sample, ...]]]:
+    """The same series, by environment and service. To `instances` the newest scrape of each instance is added."""
+    found: dict[Target, dict[SeriesKey, tuple[Sample, ...]]] = {}
+    newest: dict[str, float] = {}
     for key, samples in series.items():
-        found[key.environment, key.service][key] = samples
-    return dict(found)
-
-
-def _newest(series: Series) -> dict[str, float]:
-    """Instance → its newest scrape."""
-    found: dict[str, float] = {}
-    for key, samples in series.items():
+        target = key.environment, key.service
+        group = found.get(target)
+        if group is None:
+            group = found[target] = {}
+        group[key] = samples
         at = samples[-1].at
-        if at > found.get(key.instance, 0.0):
-            found[key.instance] = at
+        if at > newest.get(key.instance, 0.0):
+            newest[key.instance] = at
+    instances.append(newest)
     return found
 
 
@@ -108,12 +106,13 @@ def _see_reach(batch: Batch, reached: Sequence[Mapping[str, float]]) -> None:
     if not reached:
         return
     batch.newest = max(at for instances in reached for at in instances.values())
-    live = [
+    oldest = batch.newest - GONE_SECONDS
+    complete = [
         min(instances.get(instance, 0.0) for instances in reached)
         for instance, at in reached[0].items()
-        if batch.newest - at <= GONE_SECONDS
+        if at >= oldest
     ]
-    batch.complete = min((at for at in live if batch.newest - at <= GONE_SECONDS), default=batch.newest)
+    batch.complete = min((at for at in complete if at >= oldest), default=None)
 
 
 def requests_per_second(platform: Platform, environment: str, service: str, seconds: float = 300.0) -> float | None:
