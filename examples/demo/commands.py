@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -53,6 +54,27 @@ def ops(*arguments: str, expect: int = 0) -> None:
     console.print(f"[dim]  {time.monotonic() - began:.1f} s, exit code {code}")
     if code != expect:
         raise DemoFailed(f"`ops {' '.join(arguments)}` ended with exit code {code}, expected {expect}")
+
+
+def ops_json(*arguments: str) -> Any:
+    """What a reading `ops` command says, as data. Raise DemoFailed when it fails."""
+    done = subprocess.run(
+        [str(BIN / "ops"), *arguments, "--json"],
+        env=environment(),
+        cwd=PROJECT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise DemoFailed(f"`ops {' '.join(arguments)} --json` ended with exit code {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def newest_release(service: str, environment_name: str) -> int:
+    """Number of the newest release, 0 before the first."""
+    found = ops_json("releases", service, environment_name, "--limit", "1")
+    return int(found[0]["number"]) if found else 0
 
 
 def ops_together(*commands: tuple[str, ...]) -> None:

@@ -26,6 +26,17 @@ LEFT_OUT = ("__pycache__", ".ruff_cache", ".pytest_cache", ".mypy_cache", ".env"
 API_DOCKERFILE = "examples/storefront/api/Dockerfile"
 BROKEN = "\n# The mistake of version 3: it never becomes ready.\nENV STOREFRONT_FAULTS=fail_health=1\n"
 NEW = "\n# New in version 2: larger photos.\nENV PHOTO_MAX_BYTES=20000000\n"
+FAILING = "\n# The mistake of version 4: one request in ten fails.\nENV STOREFRONT_FAULTS=error_rate=0.1\n"
+TURNING = "\n# The mistake of version 5: it goes wrong when it has run for a while.\nENV STOREFRONT_FAULTS={faults}\n"
+TURNING_FAULTS = "error_rate=0.5,after=20"
+"""Ten seconds of verification, then ten seconds in which it is live and well."""
+# Each version, the one its commit builds on, what it changes and the commit's message.
+VERSIONS = (
+    ("v2.0.0", "v1.0.0", NEW, "Take larger photos"),
+    ("v3.0.0", "v2.0.0", BROKEN, "Break the health check, unnoticed"),
+    ("v4.0.0", "v2.0.0", FAILING, "Break one request in ten, unnoticed"),
+    ("v5.0.0", "v2.0.0", TURNING.format(faults=TURNING_FAULTS), "Leak something, unnoticed"),
+)
 
 
 def git(*arguments: str) -> str:
@@ -47,7 +58,7 @@ def git(*arguments: str) -> str:
 
 
 def create() -> None:
-    """Make the repository with the tags v1.0.0, v2.0.0 and v3.0.0, and end at version 1.
+    """Make the repository with the tags v1.0.0 to v5.0.0, and end at version 1.
 
     One that was made from these very sources is kept; an older one gets the new content as a new history.
     """
@@ -75,16 +86,16 @@ def _make_history() -> None:
         _copy(REPOSITORY / name, PROJECT / name)
     (PROJECT / ".gitignore").write_text(".ops/\n", encoding="utf-8")
     _commit("Open the storefront", "v1.0.0")
-    _append(API_DOCKERFILE, NEW)
-    _commit("Take larger photos", "v2.0.0")
-    _append(API_DOCKERFILE, BROKEN)
-    _commit("Break the health check, unnoticed", "v3.0.0")
-    checkout("v3.0.0")
-    git("branch", "--force", "main", "v3.0.0")
+    for tag, base, change, message in VERSIONS:
+        checkout(base)
+        _append(API_DOCKERFILE, change)
+        _commit(message, tag)
+    checkout("v2.0.0")
+    git("branch", "--force", "main", "v2.0.0")
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(f"{NEW}{BROKEN}".encode())
+    digest = hashlib.sha256(repr(VERSIONS).encode())
     for name in COPIED:
         source = REPOSITORY / name
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:

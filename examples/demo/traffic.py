@@ -1,4 +1,4 @@
-"""People using `prod` while the demonstration goes on, and the count of requests that got no answer."""
+"""People using an environment while the demonstration goes on, and the count of requests that got no answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ops_pipeline_tests.testbed.load import Load, LoadPlan, LoadReport
 class Traffic:
     """Steady load on one edge: keep-alive clients that never retry, slow requests, WebSockets. A context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, rate: float, bad_releases: tuple[int, ...]) -> None:
+        """`rate` is requests a second in all; what `bad_releases` (numbers) answer wrongly is counted apart."""
         self._load = Load(
             LoadPlan(
                 port=port,
@@ -19,10 +20,11 @@ class Traffic:
                 post_path="/api/listings",
                 post_body='{"title": "A vase", "description": "made for the demonstration", "price_cents": 1200}',
                 clients=20,
-                rate=40,
+                rate=rate,
+                buckets=True,
                 slow_path="/api/slow?seconds=5",
                 websocket_path="/api/live",
-                release_header="x-release",
+                bad_releases=tuple(f"#{number}" for number in bad_releases),
             )
         )
         self._before = LoadReport()
@@ -37,7 +39,11 @@ class Traffic:
         now = self._load.snapshot()
         lost = now.total_lost - self._before.total_lost
         answered = now.total_ok - self._before.total_ok
-        console.print(f"[bold {'red' if lost else 'green'}]{lost} lost[/] of {answered + lost:,} requests {when}")
+        bad = now.total_bad - self._before.total_bad
+        console.print(
+            f"[bold {'red' if lost else 'green'}]{lost} lost[/] of {answered + lost + bad:,} requests {when}"
+            + (f"; {bad} answered wrongly by the bad release before it was gone" if bad else "")
+        )
 
     def show_total(self) -> None:
         """Print the final count; after the load has stopped."""
