@@ -74,8 +74,8 @@ def code_of(status: int, ended: str) -> str:
     by_client = ended[0] in "Cc"
     if not 100 <= status <= 599:
         return "aborted" if by_client else "unanswered"
-    # A tunnel (WebSocket) has no end of its own: one side closes it. And a 5xx was bad news before the client left.
-    if by_client and 200 <= status < 500:
+    # A tunnel (WebSocket) has no end of its own: one side closes it. A 4xx or 5xx was bad news before the client left.
+    if by_client and 200 <= status < 400:
         return "aborted"
     return f"{status // 100}xx"
 

@@ -16,10 +16,11 @@ _PIECE = 1 << 20
 
 
 class RequestLog:
-    """The file HAProxy appends to, read from `offset` on. What was read is given back to memory by `forget`.
+    """The file HAProxy writes to, read from `offset` on. What was read is given back to memory by `forget`.
 
-    HAProxy's workers append whole lines, each with one write. The file only ever grows in name: read parts become
-    holes, so the memory it takes is what has not been read, and at most what the file system (/dev/shm) has.
+    HAProxy's workers share one position in it and write whole lines, each at once. The file only ever grows in name:
+    read parts become holes, so the memory it takes is what has not been read, and at most what the file system
+    (/dev/shm) has.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
