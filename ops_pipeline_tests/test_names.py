@@ -28,18 +28,31 @@ def test_assets(repository: dg.RepositoryDefinition) -> None:
 
 def test_checks(repository: dg.RepositoryDefinition) -> None:
     found = {(key.asset_key.to_user_string(), key.name) for key in repository.asset_graph.asset_check_keys}
-    assert found == {("image", "image_hygiene"), ("scan_report", "vulnerability_policy"), ("release", "healthy")}
+    assert found == {
+        ("image", "image_hygiene"),
+        ("scan_report", "vulnerability_policy"),
+        ("release", "healthy"),
+        ("release", "metrics_verdict"),
+    }
     blocking = [key.name for key in repository.asset_graph.asset_check_keys if repository.asset_graph.get(key).blocking]
     assert blocking == ["vulnerability_policy"]
 
 
 def test_jobs(repository: dg.RepositoryDefinition) -> None:
     names = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert names == {"build_and_scan", "deploy", "promote", "rollback", "reconcile"}
+    assert names == {
+        "build_and_scan",
+        "deploy",
+        "promote",
+        "rollback",
+        "release_set",
+        "reconcile",
+        "quarantine_lift",
+    }
 
 
 def test_sensors_and_schedules(repository: dg.RepositoryDefinition) -> None:
-    assert {sensor.name for sensor in repository.sensor_defs} == {"drift"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"drift", "metric_rollback"}
     assert not repository.schedule_defs
 
 
@@ -72,7 +85,27 @@ def test_launchpads_are_filled_in(repository: dg.RepositoryDefinition, job: str)
     partitioned = repository.get_job(job).partitioned_config
     assert partitioned is not None
     config = partitioned.get_run_config_for_partition_key("prod|api")["ops"]["release"]["config"]
-    assert config == {"action": job, "digest": "", "to": 0, "force": False, "reason": ""}
+    assert config == {"action": job, "digest": "", "to": 0, "force": False, "reason": "", "judged": 0, "made": 0}
+
+
+@pytest.mark.parametrize(
+    ("job", "op", "config"),
+    [
+        ("release_set", "deploy_set", {"environment": "", "services": [], "reason": ""}),
+        ("quarantine_lift", "lift", {"digest": "", "reason": ""}),
+        ("reconcile", "reconcile_targets", {"environment": "", "service": ""}),
+    ],
+)
+def test_launchpads_of_verbs_are_filled_in(
+    repository: dg.RepositoryDefinition, job: str, op: str, config: dict[str, object]
+) -> None:
+    assert repository.get_job(job).run_config["ops"] == {op: {"config": config}}
+
+
+def test_what_is_live_is_watched_from_the_first_start(repository: dg.RepositoryDefinition) -> None:
+    for sensor in repository.sensor_defs:
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING, sensor.name
+    assert repository.get_sensor_def("metric_rollback").minimum_interval_seconds == 5
 
 
 def test_jobs_run_in_process(repository: dg.RepositoryDefinition) -> None:

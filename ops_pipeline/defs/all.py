@@ -18,7 +18,8 @@ from ops_pipeline.defs.checks import all_checks
 from ops_pipeline.defs.jobs import all_jobs
 from ops_pipeline.defs.partitions import partitions_of
 from ops_pipeline.defs.platform import PlatformResource
-from ops_pipeline.defs.sensors import drift_sensor
+from ops_pipeline.defs.sensors.drift import drift_sensor
+from ops_pipeline.defs.sensors.metric_rollback import metric_rollback_sensor
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 def build_definitions(catalogue: Catalogue, ops_platform: PlatformResource) -> dg.Definitions:
     """Given a catalogue and the resource that opens its platform, return assets, checks, jobs and sensors."""
     partitions = partitions_of(catalogue)
+    jobs = all_jobs()
+    rollback = next(job for job in jobs if job.name == "rollback")
     with _accepted_previews():
         assets = [
             image_asset(catalogue, partitions),
@@ -36,8 +39,8 @@ def build_definitions(catalogue: Catalogue, ops_platform: PlatformResource) -> d
         return dg.Definitions(
             assets=with_code_links(assets, catalogue.source_url),
             asset_checks=all_checks(catalogue, partitions),
-            jobs=all_jobs(),
-            sensors=[drift_sensor(catalogue)],
+            jobs=jobs,
+            sensors=[drift_sensor(catalogue), metric_rollback_sensor(rollback)],
             resources={"ops_platform": ops_platform},
             executor=dg.in_process_executor,
         )

@@ -4,7 +4,7 @@ import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.hygiene import broken_rules
-from ops_pipeline.defs import metadata
+from ops_pipeline.defs import evidence, metadata
 from ops_pipeline.defs.assets.scans import latest
 from ops_pipeline.defs.failures import in_plain_words
 from ops_pipeline.defs.partitions import Partitions, environment_and_service
@@ -12,7 +12,7 @@ from ops_pipeline.defs.platform import PlatformResource
 
 
 def all_checks(catalogue: Catalogue, partitions: Partitions) -> list[dg.AssetChecksDefinition]:
-    """`image_hygiene`, `vulnerability_policy` and `healthy`."""
+    """`image_hygiene`, `vulnerability_policy`, `healthy` and `metrics_verdict`."""
 
     @dg.asset_check(
         asset="image",
@@ -72,4 +72,23 @@ def all_checks(catalogue: Catalogue, partitions: Partitions) -> list[dg.AssetChe
                 passed=report.healthy, description=report.summary, metadata=metadata.of_health(report)
             )
 
-    return [image_hygiene, vulnerability_policy, healthy]
+    @dg.asset_check(
+        asset="release",
+        partitions_def=partitions.environment_service,
+        description="What was measured of its users' requests speaks for it. Passes on evidence only; a warning means "
+        "that there is too little of it, an error that it speaks against the release.",
+    )
+    def metrics_verdict(context: dg.AssetCheckExecutionContext, ops_platform: PlatformResource) -> dg.AssetCheckResult:
+        from ops_pipeline.services.verdict_story import story
+
+        environment, service = environment_and_service(context.partition_key)
+        with in_plain_words():
+            told = story(ops_platform.platform(), environment, service)
+            return dg.AssetCheckResult(
+                passed=told.passed,
+                severity=evidence.severity(told),
+                description=told.sentence,
+                metadata=evidence.of_story(told),
+            )
+
+    return [image_hygiene, vulnerability_policy, healthy, metrics_verdict]

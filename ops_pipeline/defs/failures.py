@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -19,9 +20,12 @@ class Failure(dg.Failure):
     __module__ = "builtins"
 
 
-def failure(error: OpsError) -> dg.Failure:
-    """Given an error, return the run failure: same words, the class and exit code `ops` ends with, never retried."""
-    metadata: dict[str, dg.MetadataValue] = {
+def failure(error: OpsError, more: Mapping[str, Any] | None = None) -> dg.Failure:
+    """Given an error, return the run failure: same words, the class and exit code `ops` ends with, never retried.
+
+    `more` is further metadata it shows, the evidence for instance.
+    """
+    metadata: dict[str, Any] = {
         "error": dg.MetadataValue.text(type(error).__name__),
         "exit_code": dg.MetadataValue.int(error.exit_code),
     }
@@ -36,13 +40,17 @@ def failure(error: OpsError) -> dg.Failure:
     if rest and not isinstance(error, BadInput):
         # A failed start carries the last lines of the container; they read best as they were written.
         metadata["log"] = dg.MetadataValue.text(rest.rstrip())
+    metadata |= more or {}
     return Failure(description=str(error) if error.message else first, metadata=metadata, allow_retries=False)
 
 
 @contextmanager
-def in_plain_words() -> Iterator[None]:
-    """Within, an OpsError becomes a run failure; everything else (a bug, a termination) passes unchanged."""
+def in_plain_words(more: Callable[[OpsError], Mapping[str, Any]] | None = None) -> Iterator[None]:
+    """Within, an OpsError becomes a run failure; everything else (a bug, a termination) passes unchanged.
+
+    `more` says what else the failure shows.
+    """
     try:
         yield
     except OpsError as error:
-        raise failure(error) from None
+        raise failure(error, more(error) if more else None) from None

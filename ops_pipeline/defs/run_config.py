@@ -34,6 +34,34 @@ class ReleaseConfig(dg.Config):
         default=False, description="deploy only: make a new release although the same digest and settings are live"
     )
     reason: str = Field(default="", description="Why, in your words; kept in the release's record")
+    judged: int = Field(
+        default=0,
+        description=(
+            "rollback only, set by the sensor metric_rollback: number of the live release that was judged bad. "
+            "The verdict is read from the ledger; without one there nothing is done"
+        ),
+    )
+    made: int = Field(
+        default=0,
+        description="rollback only, set by the sensor metric_rollback: number of a roll-back it made, to be shown here",
+    )
+
+
+class ReleaseSetConfig(dg.Config):
+    """Services that are released together."""
+
+    environment: str = Field(default="", description="Name of the environment")
+    services: list[str] = Field(
+        default_factory=list, description="Names of at least two services; their dependencies decide the order"
+    )
+    reason: str = Field(default="", description="Why, in your words; kept in the releases' records")
+
+
+class QuarantineConfig(dg.Config):
+    """Which digest to let go."""
+
+    digest: str = Field(default="", description="`sha256:…` in quarantine, or the beginning of it")
+    reason: str = Field(default="", description="Why it may be deployed again; kept in the history")
 
 
 class BuildConfig(dg.Config):
@@ -67,19 +95,55 @@ def check_release(config: ReleaseConfig, catalogue: Catalogue, environment: str,
         problems.append(Problem("run config: to", f"{config.to} is not the number of a release"))
     if config.to and action is not Action.ROLLBACK:
         problems.append(Problem("run config: to", f"means nothing for {action}; leave it 0"))
+    for field, number in (("judged", config.judged), ("made", config.made)):
+        if number < 0:
+            problems.append(Problem(f"run config: {field}", f"{number} is not the number of a release"))
+        if number and action is not Action.ROLLBACK:
+            problems.append(Problem(f"run config: {field}", f"means nothing for {action}; leave it 0"))
+    chosen = [name for name in ("to", "judged", "made") if getattr(config, name) > 0]
+    if len(chosen) > 1 and action is Action.ROLLBACK:
+        problems.append(
+            Problem(f"run config: {chosen[-1]}", f"cannot be used together with {' and '.join(chosen[:-1])}")
+        )
     if config.force and action is not Action.DEPLOY:
         problems.append(Problem("run config: force", f"means nothing for {action}; leave it false"))
     if action is Action.PROMOTE and catalogue.environments[environment].promote_from is None:
         problems.append(
             Problem("run config: action", f"{environment} promotes from nowhere (no `promote_from` in the catalogue)")
         )
-    if len(config.reason) > MAX_REASON:
-        problems.append(
-            Problem("run config: reason", f"{len(config.reason)} characters; at most {MAX_REASON} are kept")
-        )
+    problems += _too_long(config.reason)
     if problems:
         raise BadInput(problems, subject="launch")
     return action
+
+
+def check_release_set(config: ReleaseSetConfig) -> None:
+    """Raise BadInput naming every empty field and a reason that is too long; names are checked against the catalogue
+    by the use case."""
+    problems = _too_long(config.reason)
+    if not config.environment:
+        problems.append(Problem("run config: environment", "is empty; name the environment"))
+    if not config.services:
+        problems.append(Problem("run config: services", "is empty; name the services to release together"))
+    if problems:
+        raise BadInput(problems, subject="launch")
+
+
+def check_quarantine(config: QuarantineConfig) -> None:
+    """Raise BadInput naming every empty field and a reason that is too long."""
+    problems = _too_long(config.reason)
+    if not config.digest.strip():
+        problems.append(Problem("run config: digest", "is empty; `ops quarantine list` shows what is in quarantine"))
+    if not config.reason.strip():
+        problems.append(Problem("run config: reason", "is empty; whoever finds the record later has to know it"))
+    if problems:
+        raise BadInput(problems, subject="launch")
+
+
+def _too_long(reason: str) -> list[Problem]:
+    if len(reason) <= MAX_REASON:
+        return []
+    return [Problem("run config: reason", f"{len(reason)} characters; at most {MAX_REASON} are kept")]
 
 
 def chosen_targets(config: ReconcileConfig, catalogue: Catalogue) -> list[tuple[str, str]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ops_pipeline.core.judgement.verdict import Outcome
-from ops_pipeline.core.release import Release
-from ops_pipeline.errors import PolicyRefused
+from ops_pipeline.core.release import Action, Release
+from ops_pipeline.errors import BadInput, PolicyRefused, Problem
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
 from ops_pipeline.services.journal import read_journal
@@ -53,3 +53,21 @@ def roll_back_judged(
     telling = Telling(platform, memory, progress)
     bad = BadReleases(platform, memory, telling, run_id=run_id, delivered=frozenset(), progress=progress)
     return bad.roll_back_asked(watch, verdict)
+
+
+def made_by_itself(platform: Platform, environment: str, service: str, number: int) -> Release:
+    """The release of a roll-back that a tick made, to be shown. Nothing is touched.
+
+    Raise NotFound (no such release), BadInput (it is something else).
+    """
+    release = retried(
+        platform.clock,
+        f"read the releases of {environment}/{service}",
+        lambda: ledger.find_release(platform.store, environment, service, number),
+    )
+    if release.action is not Action.ROLLBACK or not release.automatic:
+        text = (
+            f"{release.label} is no roll-back that was made by itself ({release.action} by {release.who or 'nobody'})"
+        )
+        raise BadInput([Problem("run config: made", text)], subject="launch")
+    return release

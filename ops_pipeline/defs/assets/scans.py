@@ -1,5 +1,8 @@
 """`sbom` and `scan_report`: what is inside an image, and what is known to be wrong with it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
@@ -10,6 +13,7 @@ from ops_pipeline.defs.partitions import Partitions
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import GroupedLines
 from ops_pipeline.errors import NotFound
+from ops_pipeline.ports import Progress
 from ops_pipeline.services.platform import Platform
 
 
@@ -21,6 +25,16 @@ def latest(platform: Platform, service: str) -> Image:
     if image is None:
         raise NotFound(f"no image of {service} has been built yet", hint=f"Build one: ops build {service}")
     return image
+
+
+@contextmanager
+def latest_image_of(
+    context: dg.AssetExecutionContext, ops_platform: PlatformResource
+) -> Iterator[tuple[Platform, Image, Progress]]:
+    """Platform, latest image of the step's service, and progress; errors inside become run failures in words."""
+    with in_plain_words(), GroupedLines(context) as progress:
+        platform = ops_platform.platform()
+        yield platform, latest(platform, context.partition_key), progress
 
 
 def sbom_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinition:
@@ -37,9 +51,7 @@ def sbom_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinit
     def sbom(context: dg.AssetExecutionContext, ops_platform: PlatformResource) -> dg.MaterializeResult[None]:
         from ops_pipeline.services.scan import make_sbom
 
-        with in_plain_words(), GroupedLines(context) as progress:
-            platform = ops_platform.platform()
-            image = latest(platform, context.partition_key)
+        with latest_image_of(context, ops_platform) as (platform, image, progress):
             key = make_sbom(platform, image, progress=progress)
             document = platform.store.read(key)
             return dg.MaterializeResult(metadata=metadata.of_sbom(image, key, document.data if document else None))
@@ -65,9 +77,7 @@ def scan_report_asset(catalogue: Catalogue, partitions: Partitions) -> dg.Assets
         from ops_pipeline.services.scan import scan_image
         from ops_pipeline.services.scan_gate import scan_verdict
 
-        with in_plain_words(), GroupedLines(context) as progress:
-            platform = ops_platform.platform()
-            image = latest(platform, context.partition_key)
+        with latest_image_of(context, ops_platform) as (platform, image, progress):
             outcome = scan_image(platform, context.partition_key, image, progress=progress)
             verdicts = {
                 environment: scan_verdict(platform, environment, image.ref.digest)

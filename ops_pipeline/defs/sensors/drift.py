@@ -1,4 +1,4 @@
-"""Sensors: what the control plane notices by itself."""
+"""`drift`: what waits for a reconcile, and where the world differs from the ledger."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Sensors: what the control plane notices by itself."""
