@@ -83,7 +83,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @QUICK
 @given(st.data())
 def test_any_value_anywhere(tmp_path: Path, data: st.DataObject) -> None:
-    document = json.loads(json.dumps(yaml.safe_load(SAMPLE)))
+    document = json.loads(json.dumps(parse(SAMPLE).data))
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(places(document)))
         parent = document
