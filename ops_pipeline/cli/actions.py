@@ -75,7 +75,7 @@ def promote(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring what is live in the environment before this one here, unchanged."""
+    """Bring here what is live in the environment before, unchanged."""
     _release("promote", service, environment, {"reason": why}, wait, url, as_json)
 
 
@@ -89,7 +89,7 @@ def rollback(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Return to the previous release in one switch, or to any earlier one."""
+    """Return to the previous release in one switch, or further back."""
     if to < 0:
         raise BadInput([Problem("--to", f"{to} is not the number of a release")], subject="arguments")
     _release("rollback", service, environment, {"to": to, "reason": why}, wait, url, as_json)

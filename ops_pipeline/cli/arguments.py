@@ -14,7 +14,7 @@ Service = Annotated[
 Services = Annotated[
     list[str],
     typer.Argument(
-        metavar="SERVICE...",
+        metavar="SERVICE",
         help="Service, as the catalogue names it; several with --together",
         autocompletion=complete_service_or_environment,
     ),

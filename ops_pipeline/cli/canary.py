@@ -27,14 +27,18 @@ class Standing:
     Where the ledger cannot be read from here the line stays empty: the run is followed all the same.
     """
 
-    def __init__(self, project: Project, environment: str, service: str) -> None:
+    def __init__(
+        self, project: Project, environment: str, service: str, *, every_seconds: float = LOOK_SECONDS
+    ) -> None:
         self.text = ""
         self._project, self._environment, self._service = project, environment, service
+        self._every = every_seconds
         self._ended = threading.Event()
 
     def __enter__(self) -> Standing:
         """Begin to look, unless it is not known at what."""
         if self._environment and self._service:
+            # A thread, because a ledger far away may take seconds to answer, and the run's own lines should not wait.
             threading.Thread(target=self._look, name="standing", daemon=True).start()
         return self
 
@@ -42,18 +46,20 @@ class Standing:
         """Look no more."""
         self._ended.set()
 
-    def _look(self) -> None:
+    def now(self) -> str:
+        """Look once. Raise OpsError when the ledger cannot be read."""
         from ops_pipeline.services.judged import judged
 
-        while not self._ended.wait(LOOK_SECONDS):
+        found = judged(self._project.platform, self._environment, self._service)
+        return "" if found is None or found.weight is None else standing_words(found)
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._every):
             try:
-                found = judged(self._project.platform, self._environment, self._service)
+                self.text = self.now()
             except (OpsError, OSError):
-                return
-            if found is None or found.weight is None:
                 self.text = ""
-                continue
-            self.text = standing_words(found)
+                return
 
 
 def standing_words(found: Judged) -> str:

@@ -14,7 +14,7 @@ from ops_pipeline.core.judgement.verdict import MetricEvidence, Outcome, Verdict
 
 COLOURS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.BLIND: "yellow"}
 MEANINGS = (
-    ">T/2: evidence that the share is above half the threshold T, of what a FAIL needs;",
+    ">T/2: evidence for a share above half the threshold T, of what a FAIL needs;",
     f">T, worse: above T, above stable's; a FAIL needs {THRESHOLD_LEVEL:g} and {WORSE_LEVEL:g}",
 )
 GOOD = f"good: evidence that it is below T; a PASS needs {GOOD_LEVEL:g}"

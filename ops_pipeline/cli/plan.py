@@ -25,7 +25,10 @@ def plan(
     digest: Annotated[str, typer.Option("--digest", help="`sha256:…`; default the latest image built")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """What a deploy would do, and why it would be refused (then exit code 3). Changes nothing."""
+    """What a deploy would do, and when a verdict would be in.
+
+    Why it would be refused is said too (then exit code 3). Changes nothing.
+    """
     show_plan(service, environment, digest, as_json)
 
 

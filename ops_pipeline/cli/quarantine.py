@@ -15,7 +15,7 @@ from ops_pipeline.cli.output import ago, out, plain, print_json, short, table
 from ops_pipeline.errors import BadInput, Problem
 
 quarantine = typer.Typer(
-    help="Digests nobody may deploy or go back to until a person lifts them.",
+    help="Digests nobody may deploy until a person lifts them.\n\nNor go back to. What was judged bad comes here by itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

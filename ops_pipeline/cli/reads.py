@@ -64,7 +64,7 @@ def releases(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """History of a service in an environment: what, when, who and why."""
+    """History of a service somewhere: what, when, who and why."""
     from ops_pipeline.services.ledger import releases as releases_of
 
     check_known(project.catalogue, service, environment)

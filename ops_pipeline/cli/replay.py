@@ -37,9 +37,9 @@ def replay(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Which past releases other thresholds would have rolled back, and when. Changes nothing.
+    """What other thresholds would have rolled back, and when.
 
-    Judges what Prometheus still has of each release by the same rules, with other thresholds. Measurements that are
+    Changes nothing. Judges what Prometheus still has of each release by the same rules, with other thresholds. Measurements that are
     gone are said to be gone: no data is never «it would have been fine».
     """
     from ops_pipeline.catalogue.resolve import resolve_rollout

@@ -24,9 +24,9 @@ def serve(
     ] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the one that runs in the background")] = False,
 ) -> None:
-    """Run the control plane: Dagster's webserver (on a Unix socket), daemon and code server.
+    """Run the control plane: webserver, daemon and code server.
 
-    People reach it through the front door's container. Stopping it interrupts no run. It loads the catalogue again
+    They are Dagster's, and the webserver listens on a Unix socket: people reach it through the front door's container. Stopping it interrupts no run. It loads the catalogue again
     whenever the file changes.
     """
     places = project.places

@@ -21,7 +21,7 @@ def verdict(
     release: Annotated[int, typer.Option("--release", help="Number; default the one judged last", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """The newest verdict on a release, with the numbers it rests on."""
+    """The newest verdict on a release, with the numbers behind it."""
     from ops_pipeline.services.judged import newest_verdict
 
     check_known(project.catalogue, service, environment)

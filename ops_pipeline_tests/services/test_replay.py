@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -31,10 +32,8 @@ def pass_time(bed: Bed, seconds: float) -> None:
 
 def ship(bed: Bed, version: str, behaviour: Behaviour | None = None, *, then: float = 0.0) -> None:
     bed.image(version, behaviour or Behaviour())
-    try:
+    with contextlib.suppress(RolledBack):
         deploy(bed.platform(), "prod", "api", progress=quiet)
-    except RolledBack:
-        pass
     pass_time(bed, then)
 
 
@@ -61,7 +60,9 @@ def test_the_same_thresholds_say_what_did_happen(history: Bed) -> None:
     assert found[3].sentence == "nothing" and found[3].happened.startswith("kept, served")
     assert found[4].happened == "live"
     assert found[2].happened.startswith("rolled back by its verdict after")
-    assert found[2].sentence.startswith("would have been rolled back") and "after its first request" in found[2].sentence
+    assert (
+        found[2].sentence.startswith("would have been rolled back") and "after its first request" in found[2].sentence
+    )
 
 
 def test_stricter_thresholds_find_the_release_that_turned_bad_after_it_was_live(history: Bed) -> None:
