@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3.exceptions
 
 PIECE_BYTES = 1 << 18
 MOST_BYTES = 256 << 20
@@ -35,7 +36,6 @@ class BoundedSession(requests.Session):
         response = super().request(*arguments, **named)
         pieces: list[bytes] = []
         size = 0
-        incoming = response.iter_content(PIECE_BYTES)
         try:
             while True:
                 left = deadline - time.monotonic()
@@ -45,13 +45,16 @@ class BoundedSession(requests.Session):
                 socket = getattr(getattr(response.raw, "connection", None), "sock", None)
                 if socket is not None:
                     socket.settimeout(left)
-                piece = next(incoming, b"")
+                piece = response.raw.read1(PIECE_BYTES)  # what has come, unlike `read`, which waits for more
                 if not piece:
                     break
                 pieces.append(piece)
                 size += len(piece)
                 if size > MOST_BYTES:
                     raise requests.exceptions.ContentDecodingError(f"the answer is larger than {MOST_BYTES >> 20} MiB")
+        except urllib3.exceptions.ReadTimeoutError as error:
+            response.close()
+            raise requests.exceptions.ReadTimeout(f"no whole answer within {self._seconds:g} s") from error
         except BaseException:
             response.close()
             raise
@@ -70,10 +73,11 @@ def on_this_machine(url: str) -> bool:
 
 def words_of(error: BaseException) -> str:
     """What went wrong with a request, in a few words without Python's own."""
-    if isinstance(error, requests.exceptions.Timeout):
-        return "no answer in time"
     inner: BaseException | None = error
     while inner is not None:
+        timeouts = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+        if isinstance(inner, timeouts) and not isinstance(inner, urllib3.exceptions.NewConnectionError):
+            return "no answer in time"
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror.lower()
         inner = inner.__cause__ or inner.__context__

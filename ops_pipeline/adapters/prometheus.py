@@ -124,7 +124,7 @@ class Prometheus(MetricsSource):
 
         from ops_pipeline.adapters.bounded_http import words_of
 
-        parameters = {"timeout": f"{self._seconds:g}s"}
+        parameters = {"timeout": f"{round(self._seconds * 1000)}ms"}
         if until is not None:
             parameters["time"] = f"{until.timestamp():.3f}"
         try:
@@ -149,7 +149,7 @@ class Prometheus(MetricsSource):
 
                 # Its own three attempts with growing waits would stretch a call far beyond its time-out.
                 session = BoundedSession(self._url, self._seconds)
-                self._client = PrometheusConnect(self._url, session=session, retry=Retry(0, redirect=3))
+                self._client = PrometheusConnect(self._url, session=session, retry=Retry(False))
             return self._client
 
     @contextlib.contextmanager
