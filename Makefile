@@ -20,6 +20,10 @@ test: ## Set up everything and run all tests on real components; ARGS="-k name" 
 bench: setup ## Measure: lost requests, speed, memory
 	@$(PY) -m benchmarks $(ARGS)
 
+.PHONY: bench-verdict
+bench-verdict: venv ## Judge simulated releases, check the promises; ARGS="--quick" for a tenth of them
+	@nice $(PY) -m benchmarks.verdict $(ARGS)
+
 .PHONY: lint
 lint: venv ## Style, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

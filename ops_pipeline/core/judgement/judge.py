@@ -136,7 +136,7 @@ class Judge:
                 self._failed = (self._bad_reason(account, metrics), metrics)
 
     def _warm(self, at: float) -> bool:
-        return at >= self._since.timestamp() + WARM_UP_SECONDS
+        return at > self._since.timestamp() + WARM_UP_SECONDS
 
     @property
     def _alone(self) -> bool:
