@@ -56,7 +56,6 @@ def deploy_set(
     now = platform.clock.now()
     set_id = f"{release_timestamp(now)}-{(run_id or platform.controller).replace(':', '-')[:12]}"
     progress(f"release set {set_id}: {', '.join(ordered)}")
-    made: list[Release] = []
     done: list[Release] = []
     for service in ordered:
         try:
@@ -72,17 +71,14 @@ def deploy_set(
                 set_id=set_id,
             )
         except OpsError as error:
-            if not made:
+            back = _take_back(platform, environment, ordered, set_id, service, who, run_id, progress)
+            if not back:
                 raise
-            raise _set_failed(
-                environment, service, error, _take_back(platform, made, service, run_id, progress)
-            ) from error
+            raise _set_failed(environment, service, error, back) from error
         except BaseException:
-            _take_back(platform, made, service, run_id, progress)
+            _take_back(platform, environment, ordered, set_id, service, who, run_id, progress)
             raise
         done.append(release)
-        if release.set_id == set_id:
-            made.append(release)
     return tuple(done)
 
 
@@ -93,18 +89,8 @@ def set_members(platform: Platform, environment: str, set_id: str) -> tuple[SetM
     """
     found = []
     for service in platform.catalogue.services:
-        live = read_journal(platform, environment, service).live
-        if live is None:
-            continue
-        timestamp = live.timestamp
-        record = retried(
-            platform.clock,
-            f"read the live release of {environment}/{service}",
-            lambda service=service, timestamp=timestamp: ledger.read_release(  # type: ignore[misc]
-                platform.store, environment, service, timestamp
-            ),
-        )
-        if record.set_id == set_id and record.action is not Action.ROLLBACK:
+        record = _live(platform, environment, service)
+        if record is not None and record.set_id == set_id and record.action is not Action.ROLLBACK:
             found.append(SetMember(service, record.number))
     return tuple(found)
 
@@ -177,34 +163,54 @@ def _checked(platform: Platform, environment: str, services: Sequence[str]) -> t
 
 
 def _take_back(
-    platform: Platform, made: Sequence[Release], failed: str, run_id: str, progress: Progress
+    platform: Platform,
+    environment: str,
+    ordered: Sequence[str],
+    set_id: str,
+    failed: str,
+    who: str,
+    run_id: str,
+    progress: Progress,
 ) -> dict[str, str]:
-    """Roll back what the set released before one of its services failed, newest first; say what became of each."""
+    """Roll back what is live of a set of which one service failed, newest first; say what became of each."""
     words: dict[str, str] = {}
-    for release in reversed(made):
-        place = f"{release.environment}/{release.service}"
-        if release.previous is None:
-            words[release.service] = f"{release.label} stays: there was nothing before it"
-            progress(words[release.service])
-            continue
+    for service in reversed(ordered):
+        place = f"{environment}/{service}"
         try:
-            back = roll_back(
-                platform,
-                release.environment,
-                release.service,
-                to=target_of(platform, release.environment, release.service, release.number),
-                why=f"its release set failed at {failed}",
-                who=release.who,
-                run_id=run_id,
-                progress=progress,
-                lease_wait_seconds=5.0,
-            )
+            # What is live counts, not what was returned: an interruption may come after the commit.
+            release = _live(platform, environment, service)
+            if release is None or release.set_id != set_id or release.action is Action.ROLLBACK:
+                continue
+            if release.previous is None:
+                words[service] = f"{release.label} stays: there was nothing before it"
+            else:
+                back = roll_back(
+                    platform,
+                    environment,
+                    service,
+                    to=target_of(platform, environment, service, release.number),
+                    why=f"its release set failed at {failed}",
+                    who=who,
+                    run_id=run_id,
+                    progress=progress,
+                    lease_wait_seconds=5.0,
+                )
+                words[service] = f"{place} is back at #{back.root} (as #{back.number})"
         except OpsError as error:
-            words[release.service] = f"{place} could not go back: {error.message}"
-            progress(words[release.service])
-        else:
-            words[release.service] = f"{place} is back at #{back.root} (as #{back.number})"
+            words[service] = f"{place} could not go back: {error.message}"
+        progress(words[service])
     return words
+
+
+def _live(platform: Platform, environment: str, service: str) -> Release | None:
+    live = read_journal(platform, environment, service).live
+    if live is None:
+        return None
+    return retried(
+        platform.clock,
+        f"read the live release of {environment}/{service}",
+        lambda: ledger.read_release(platform.store, environment, service, live.timestamp),
+    )
 
 
 def _set_failed(environment: str, service: str, error: OpsError, back: Mapping[str, str]) -> DeployFailed:

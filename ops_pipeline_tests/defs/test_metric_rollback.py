@@ -11,6 +11,7 @@ import pytest
 
 from ops_pipeline.core.judgement.verdict import Outcome
 from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline.defs.resources import catalogue_path
 from ops_pipeline.defs.sensors import metric_rollback as module
 from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.ledger import find_quarantine, releases
@@ -35,7 +36,7 @@ class Watching:
 
     def fresh_process(self) -> None:
         """As after a restart of the code server: only the ledger and the cursor remain."""
-        stamp = module._stamp(module.catalogue_path())
+        stamp = module._stamp(catalogue_path())
         module._DESKS[type(self.resource)] = module.Desk(stamp, self.resource.platform(), self.judging, Memory())
 
     def tick(self) -> dg.SensorExecutionData:
@@ -100,7 +101,8 @@ def test_a_bad_release_is_gone_when_the_tick_ends_and_a_run_shows_why(watching: 
     watching.says(Outcome.FAIL)
     seen = watching.tick()
     assert len(watching.judging.looks) == 1, "returned at once"
-    (request,) = seen.run_requests or ()
+    assert seen.run_requests and len(seen.run_requests) == 1
+    request = seen.run_requests[0]
     assert (request.run_key, request.partition_key) == ("rollback:api:prod:2:1", "prod|api")
     assert request.tags["because"] == "40 of 400 requests failed" and not seen.skip_message
     assert watching.bench.bed.ask()["h1"] == (200, 1) and live(watching.bench) == 3
@@ -113,7 +115,8 @@ def test_a_bad_release_is_gone_when_the_tick_ends_and_a_run_shows_why(watching: 
     assert shown["rolled_back_because"] == "#2 was rolled back by itself to #1 (as #3): 40 of 400 requests failed"
     assert (shown["errors"], shown["requests"], shown["error_rate"]) == (40, 400, 0.1)
     assert shown["e_value"] == 5000.0 and shown["judged_release"] == 2
-    (row,) = shown["evidence"]
+    (record,) = shown["evidence"].records
+    row = record.data
     assert (row["metric"], row["bad"], row["of"], row["percent"], row["threshold"]) == ("errors", 40, 400, 10.0, 5.0)
     found = {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
     check = found["metrics_verdict"]
@@ -138,7 +141,9 @@ def test_its_run_is_requested_again_until_dagster_has_taken_it_over(watching: Wa
 def test_without_a_warm_standby_the_run_does_it(watching: Watching) -> None:
     watching.bench.bed.runtimes["prod"][0].breaks("ops-prod-api-1-0", "silent")
     watching.says(Outcome.FAIL)
-    (request,) = watching.tick().run_requests or ()
+    requests = watching.tick().run_requests
+    assert requests and len(requests) == 1
+    request = requests[0]
     assert request.run_config["ops"]["release"]["config"]["judged"] == 2
     assert live(watching.bench) == 2
     result = watching.execute(request)
