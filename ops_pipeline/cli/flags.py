@@ -18,7 +18,8 @@ from ops_pipeline.errors import BadInput, Problem
 from ops_pipeline.ports import Progress
 
 flags = typer.Typer(
-    help="Feature flags of an environment, and overriding them.\n\nAn override holds until it is cleared, whatever is deployed.",
+    help="Feature flags of an environment, and overriding them.\n\n"
+    "An override holds until it is cleared, whatever is deployed.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

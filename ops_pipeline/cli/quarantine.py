@@ -15,7 +15,8 @@ from ops_pipeline.cli.output import ago, out, plain, print_json, short, table
 from ops_pipeline.errors import BadInput, Problem
 
 quarantine = typer.Typer(
-    help="Digests nobody may deploy until a person lifts them.\n\nNor go back to. What was judged bad comes here by itself.",
+    help="Digests nobody may deploy until a person lifts them.\n\n"
+    "Nor go back to. What was judged bad comes here by itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

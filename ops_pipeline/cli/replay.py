@@ -39,8 +39,8 @@ def replay(
 ) -> None:
     """What other thresholds would have rolled back, and when.
 
-    Changes nothing. Judges what Prometheus still has of each release by the same rules, with other thresholds. Measurements that are
-    gone are said to be gone: no data is never «it would have been fine».
+    Changes nothing. Judges what Prometheus still has of each release by the same rules, with other thresholds.
+    Measurements that are gone are said to be gone: no data is never «it would have been fine».
     """
     from ops_pipeline.catalogue.resolve import resolve_rollout
     from ops_pipeline.services.replay import replay as replay_of

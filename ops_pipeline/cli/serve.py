@@ -26,8 +26,8 @@ def serve(
 ) -> None:
     """Run the control plane: webserver, daemon and code server.
 
-    They are Dagster's, and the webserver listens on a Unix socket: people reach it through the front door's container. Stopping it interrupts no run. It loads the catalogue again
-    whenever the file changes.
+    They are Dagster's. People reach the webserver, on a Unix socket, through the front door's container. Stopping it
+    interrupts no run. It loads the catalogue again whenever the file changes.
     """
     places = project.places
     pid_file = places.run / "serve.pid"

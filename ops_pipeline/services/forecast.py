@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from math import isinf
 
 from ops_pipeline.catalogue.resolve import resolve_rollout
-from ops_pipeline.core.expectation import seconds_to_fail, seconds_to_pass
+from ops_pipeline.core.forecast import fail_seconds
+from ops_pipeline.core.forecast import forecast as expected
 from ops_pipeline.core.journal import Journal
-from ops_pipeline.core.rollout import CanaryStep, Rollout, Strategy
+from ops_pipeline.core.rollout import Rollout, Strategy
 from ops_pipeline.errors import OpsError
 from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.judging import requests_per_second
@@ -19,6 +21,9 @@ BAD = 0.10
 
 IDLE = 1 / 300
 """Fewer requests a second than this are called no traffic."""
+
+LONG_SECONDS = 4 * 3600.0
+"""A time beyond this is no answer to somebody who waits."""
 
 LONGEST_SECONDS = 2.0
 """A deploy waits for its forecast no longer."""
@@ -89,51 +94,39 @@ def _canary(rollout: Rollout, rate: float) -> list[str]:
     steps = [step for step in rollout.steps if step.weight < 100]
     if rate < IDLE:
         back = f"{steps[0].max_seconds / 60:g} min" if steps else "a while"
-        lines = [f"no traffic: the canary cannot be judged, it will return to stable after {back}"]
-        lines.append(f"and be taken away unblamed after {rollout.hold_seconds / 60:g} min, unless requests come")
-        return lines
-    lines, passed, total = [], 0.0, 0.0
-    for step in steps:
-        share = rate * step.weight / 100
+        return [
+            f"no traffic: the canary cannot be judged, it will return to stable after {back}",
+            f"and be taken away unblamed after {rollout.hold_seconds / 60:g} min, unless requests come",
+        ]
+    lines: list[str] = []
+    total = 0.0
+    for step, hoped in zip(steps, expected(rollout, rate).steps, strict=False):
+        share = hoped.requests_per_second
         begin = f"{step.weight} % gets {_rate(share)}/s"
         begin = f"at {_rate(rate)} requests/s, {begin}" if not lines else begin
-        seconds = _step_seconds(rollout, step, share, passed)
         found = _found(rollout, share, rate)
-        if seconds is None or seconds > step.max_seconds:
-            late = "for ever" if seconds is None else _time(seconds)
+        if isinf(hoped.minutes):
             lines.append(
-                f"{begin}: a verdict in about {late}, longer than the {_time(step.max_seconds)} of this step: "
-                f"everybody would return to stable. Give the step more weight or time; {found}"
+                f"{begin}: no verdict within the {_time(step.max_seconds)} of this step: everybody would return to "
+                f"stable. Give the step more weight or time; {found}"
             )
             return lines
-        lines.append(f"{begin}: a verdict in about {_time(seconds)} at this step; {found}")
-        passed += share * seconds
-        total += seconds
+        lines.append(f"{begin}: a verdict in about {_time(60 * hoped.minutes)} at this step; {found}")
+        total += 60 * hoped.minutes
+    when = _time(total + rollout.verify_seconds)
     if any(step.pause for step in steps):
-        lines.append(f"live after about {_time(total + rollout.verify_seconds)}, and the time a person takes")
+        lines.append(f"live after about {when}, and the time a person takes")
     else:
-        lines.append(f"live after about {_time(total + rollout.verify_seconds)}, when it is good")
+        lines.append(f"live after about {when}, when it is good")
     return lines
-
-
-def _step_seconds(rollout: Rollout, step: CanaryStep, share: float, requests: float) -> float | None:
-    """About how long a good release stands at a step, when it has answered so many requests in the steps before.
-
-    Evidence carries over: after the first PASS only the step's own least time and requests count.
-    """
-    least = max(step.min_seconds, step.min_requests / share)
-    if requests:
-        return least
-    verdict = seconds_to_pass(share, rollout.thresholds.error_rate, rollout.server_timeout_seconds)
-    return None if verdict is None else max(least, verdict)
 
 
 def _found(rollout: Rollout, mine: float, rate: float) -> str:
     """When a bad release would be found that gets `mine` of the service's `rate` requests a second."""
     threshold = rollout.thresholds.error_rate
     share = min(max(BAD, 2 * threshold), 1.0)
-    seconds = seconds_to_fail(mine, share, threshold, rate - mine)
-    when = "after more than 4 h" if seconds is None else f"after about {_time(seconds)}"
+    seconds = fail_seconds(share, mine, rate - mine, threshold)
+    when = "after more than 4 h" if seconds > LONG_SECONDS else f"after about {_time(seconds)}"
     return f"an error rate of {100 * share:g} % would be found {when}"
 
 
