@@ -15,6 +15,7 @@ from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.flags import flag_states, set_flag
 from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.judged_rollback import roll_back_judged
+from ops_pipeline.services.judging import Judging
 from ops_pipeline.services.lease import acquire
 from ops_pipeline.services.ledger import find_quarantine, read_current, releases
 from ops_pipeline.services.reconcile import reconcile
@@ -544,3 +545,44 @@ def test_killed_anywhere_the_next_ticks_end_in_the_same_state(flags: dict[str, A
 
 def test_keys_carry_release_and_attempt() -> None:
     assert run_key("prod", "api", 7, 2) == "rollback:api:prod:7:2"
+
+
+# ---------------------------------------------------------------------------- the whole, with measurements as they come
+
+
+def measured(errors: float, per_second: float) -> tuple[Bed, float | None]:
+    """A release of which a share fails from its 60th second on: the world, and seconds until it was rolled back."""
+    bed = Bed()
+    bed.users(per_second)
+    for version, behaviour in (("1.0.0", None), ("2.0.0", None)):
+        bed.image(version, behaviour)
+        deploy(bed.platform(), *API, progress=quiet)
+    bed.clock.advance(60)
+    bed.runtimes["prod"][0].images[str(_live_image(bed))].errors = errors
+    bed.runtimes["prod"][1].images[str(_live_image(bed))].errors = errors
+    platform, memory = bed.platform("sensor:1"), Memory()
+    judging, begun = Judging(platform), bed.clock.monotonic()
+    for _ in range(240):
+        bed.clock.advance(1)
+        if any(done.made for done in tick(platform, judging, memory=memory, progress=quiet)):
+            return bed, bed.clock.monotonic() - begun
+    return bed, None
+
+
+def _live_image(bed: Bed) -> str:
+    place = read_journal(bed.platform(), *API).live
+    assert place is not None
+    return place.image
+
+
+@pytest.mark.parametrize(("errors", "within"), [(0.5, 15), (0.1, 60)])
+def test_a_live_release_that_turns_bad_goes_back_by_what_is_measured(errors: float, within: float) -> None:
+    bed, seconds = measured(errors, 100)
+    assert seconds is not None and seconds <= within
+    assert bed.ask() == {"h1": (200, 1), "h2": (200, 1)}
+
+
+@pytest.mark.parametrize("errors", [0.0, 0.01])
+def test_a_good_one_stays(errors: float) -> None:
+    bed, seconds = measured(errors, 100)
+    assert seconds is None and bed.ask()["h1"] == (200, 2) and bed.alerts.names() == []
