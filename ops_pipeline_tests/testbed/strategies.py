@@ -68,6 +68,7 @@ class Course:
     seconds: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     report: LoadReport = field(default_factory=LoadReport)
+    stopped: bool = False  # after the change under way nothing more is begun
 
     def prepare(self, bed: ReleaseBed, deploying: threading.Semaphore) -> None:
         """The first release, which no load sees."""
@@ -80,6 +81,8 @@ class Course:
         with Load(plan) as load:
             time.sleep(0.5)
             for number in range(1, self.runs + 1):
+                if self.stopped:
+                    break
                 began = time.monotonic()
                 self._change(bed, load, number)
                 self.seconds.append(time.monotonic() - began)
