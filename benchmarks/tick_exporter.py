@@ -8,7 +8,7 @@ import time
 from ops_pipeline_tests.testbed.prometheus import exporter
 
 NAME = "ops_edge_request_duration_seconds"
-BOUNDS = ("0.1", "0.5", "1.0", "2.0", "5.0", "+Inf")
+BOUNDS = ("0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0", "+Inf")
 
 
 def main(services: int, environment: str) -> None:
@@ -24,6 +24,7 @@ def main(services: int, environment: str) -> None:
                 templates.append(f"{NAME}_count{{{labels}}} {value}\n")
                 templates.append(f"{NAME}_sum{{{labels}}} {value}\n")
                 templates.append(f"ops_edge_request_errors_total{{{labels}}} 0\n")
+                templates.append(f'ops_edge_requests_total{{{labels},code="2xx"}} {value}\n')
     template = "".join(templates)
     places = template.count("%d")
 
