@@ -20,7 +20,7 @@ def standing(journal: Journal) -> dict[str, Alert]:
         text = "It goes on by itself when measurements are back. Look at Prometheus and at the edges' exporters."
         found.append(_alert(work, "JudgementBlind", WARNING, f"{name} cannot be measured; everybody gets stable", text))
     elif work.parked:
-        text = "It goes on by itself when stable has traffic enough for a verdict, or when a person says so: `ops resume`."
+        text = "It goes on by itself when stable has traffic enough for a verdict, or when somebody says `ops resume`."
         found.append(
             _alert(work, "CanaryWithoutVerdict", WARNING, f"{name} got no verdict; everybody gets stable", text)
         )

@@ -1,4 +1,4 @@
-"""How a release reaches its users and is judged: recorded in its manifest, so that a later catalogue changes nothing."""
+"""How a release reaches users and is judged: recorded in its manifest, so that a later catalogue changes nothing."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ops_pipeline.errors import OpsError
 from ops_pipeline.ports import Progress
 from ops_pipeline.services.engine import ReleaseEngine
+from ops_pipeline.services.flags import publish
 from ops_pipeline.services.fleet import Fleet, fleet_of, on_each
 from ops_pipeline.services.journal import OpenJournal, read_journal
 from ops_pipeline.services.lease import acquire
@@ -62,7 +63,7 @@ def at_work(
 
 
 def prepare(platform: Platform, fleet: Fleet, environment: str, *, strict: bool, progress: Progress) -> None:
-    """See that every host answers, has the network, and that its edge knows all services.
+    """See that every host answers, has the network and the flags, and that its edge knows all services.
 
     The one moment at which an edge may reload, long before traffic moves. Raise Unavailable, Permanent if `strict`.
     """
@@ -81,3 +82,10 @@ def prepare(platform: Platform, fleet: Fleet, environment: str, *, strict: bool,
             progress(f"host {host} is left alone: {error.message}")
 
     on_each(fleet.hosts, one)
+    if platform.catalogue.environments[environment].flags:
+        try:
+            publish(platform, environment, progress)
+        except OpsError as error:
+            if strict:
+                raise
+            progress(f"the flags of {environment} could not be published: {error.message}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ops_pipeline.errors import OpsError
+from ops_pipeline.services.flags import stale_flags
 from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.lease import read_lease
 from ops_pipeline.services.platform import Platform
@@ -54,6 +55,7 @@ def drift(platform: Platform, environment: str, service: str) -> tuple[str, ...]
     """
     try:
         report = reconcile(platform, environment, service, progress=lambda line: None, dry_run=True)
+        flags = stale_flags(platform, environment) if platform.catalogue.services[service].flags else {}
     except OpsError as error:
         return (f"could not look: {error.message}",)
-    return (*report.actions, *report.problems)
+    return (*report.actions, *report.problems, *(f"flags of host {host}: {why}" for host, why in flags.items()))

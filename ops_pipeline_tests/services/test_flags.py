@@ -17,6 +17,7 @@ from ops_pipeline.catalogue.model import Flag
 from ops_pipeline.core.flags import FlagState
 from ops_pipeline.errors import BadInput, StoreDamaged, Unavailable
 from ops_pipeline.ports import ContainerSpec
+from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.flags import (
     clear_override,
     flag_book,
@@ -62,6 +63,14 @@ def served(bed: Bed, environment: str = "prod") -> list[dict[str, str]]:
             }
         )
     return found
+
+
+def test_a_deploy_brings_the_flags_to_every_host_before_anything_starts() -> None:
+    one = bed()
+    one.image("1.0.0")
+    deploy(one.platform(), "prod", "api", progress=quiet)
+    expected = {"badges": "5000", "fast-path": "on", "dark": "off", "free": "on"}
+    assert served(one) == [expected, expected]
 
 
 def change(platform: Platform, flag: str, **wanted: Any) -> FlagState:
