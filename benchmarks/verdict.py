@@ -1,18 +1,19 @@
 """Verdicts on simulated releases: how many are rolled back, how soon, beside the rules others use on the same series.
 
 `make bench-verdict` runs 10,000 releases a cell (about ten minutes on two cores); ARGS="--quick" 1,000, as `make bench`
-does; ARGS="--json FILE" also writes all figures.
+does; ARGS="--json FILE" also writes all figures as they come, one line a cell, and does not repeat what stands there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -49,10 +50,22 @@ def timed(cell: Cell) -> bool:
     return (cell.share, cell.errors, cell.stable, cell.late) == (0.1, "independent", "clean", False) and usual
 
 
-def run(task: tuple[int, Cell, int]) -> Result:
-    """One cell, seeded by its place in the list."""
+def run(task: tuple[int, Cell, int]) -> tuple[int, Result]:
+    """One cell, seeded by its place in the list, and that place."""
     seed, cell, releases = task
-    return simulate(cell, seed, releases)
+    return seed, simulate(cell, seed, releases)
+
+
+def known(path: Path | None, releases: Mapping[int, int]) -> dict[int, Result]:
+    """What an earlier run wrote, by seed, as far as it looked at as many releases."""
+    found: dict[int, Result] = {}
+    if path and path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            seed, cell = row.pop("seed"), Cell(**row.pop("cell"))
+            if releases.get(seed) == row["releases"]:
+                found[seed] = Result(cell, **row)
+    return found
 
 
 def percent(share: float) -> str:
@@ -148,21 +161,28 @@ def main(arguments: Sequence[str] = ("--quick",)) -> int:
     """Print the tables and the promises. Return 1 when one is broken."""
     parser = argparse.ArgumentParser(prog="benchmarks.verdict")
     parser.add_argument("--quick", action="store_true", help="1,000 releases a cell instead of 10,000")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, go on from it")
     options = parser.parse_args(arguments)
     releases = 1000 if options.quick else 10_000
     began = time.monotonic()
     tasks = [(seed, cell, releases * (5 if timed(cell) else 1)) for seed, cell in enumerate(cells(), start=1)]
-    with multiprocessing.Pool(os.cpu_count()) as pool:
-        results = pool.map(run, tasks, chunksize=1)
+    found = known(options.json, {seed: count for seed, _, count in tasks})
+    left = [task for task in tasks if task[0] not in found]
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(multiprocessing.Pool(os.cpu_count()))
+        file = stack.enter_context(options.json.open("a", encoding="utf-8")) if options.json else None
+        for seed, result in pool.imap_unordered(run, left):
+            found[seed] = result
+            if file:
+                file.write(json.dumps({"seed": seed, **asdict(result)}) + "\n")
+                file.flush()
+    results = [found[seed] for seed, _, _ in tasks]
     for line in tables(results):
         print(line)
     kept = promises(results)
-    print(f"\n{len(tasks)} cells of {releases} releases, {time.monotonic() - began:.0f} s")
+    print(f"\n{len(tasks)} cells of {releases} releases, {len(left)} of them now in {time.monotonic() - began:.0f} s")
     for text, _, holds in kept:
         print(f"{'kept  ' if holds else 'BROKEN'} {text}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1), encoding="utf-8")
     return 0 if all(holds for _, _, holds in kept) else 1
 
 

@@ -115,8 +115,11 @@ class _Bets:
     def add(self, shares: Floats, pay: float) -> None:
         """`shares` is the tolerated share where there was no request."""
         self.accounts += pay
-        self.accounts *= 1 + _STAKES * (shares / self.tolerated - 1)
-        np.minimum(self.accounts, CAP, out=self.accounts)
+        factors = _STAKES * (shares / self.tolerated - 1)
+        factors += 1
+        self.accounts *= factors
+        if shares.any():
+            np.minimum(self.accounts, CAP, out=self.accounts)
 
     def value(self, unpaid: float) -> Floats:
         return self.accounts.sum(axis=0) / len(STAKES) + unpaid
@@ -180,7 +183,7 @@ class Fleet:
 
     def _compare(self, bad: Floats, total: Floats, stable_bad: Floats, stable_total: Floats) -> None:
         self._compared.add(total, stable_total)
-        self._fading *= FORGOTTEN ** (total + stable_total)
+        self._fading *= np.exp((total + stable_total) * np.log(FORGOTTEN))
         self._fading[0] += total
         self._fading[1] += stable_total
         paired = self._paired
@@ -193,7 +196,7 @@ class Fleet:
             bad, total, stable_bad, stable_total, _ = paired[:, rows]
             share = total / (total + stable_total)
             self._worse[:, rows] += bad * np.log(_WORSE) - (bad + stable_bad) * np.log1p(share * (_WORSE - 1))
-        paired[:, joined | (paired[4] >= PAIRED_UNITS)] = 0
+        paired *= ~joined & (paired[4] < PAIRED_UNITS)
 
     def _passes(self) -> None:
         if self._time < PASS_SECONDS:
