@@ -30,7 +30,7 @@ CHECK_SECONDS = 10.0
 CHECKS = 100
 """Whether a watched release is still live is asked so often, for so many in one tick; and always before acting."""
 
-RECORDS = 50
+RECORDS = 10
 """Verdicts kept in one tick because they changed; the others follow in the next ticks. FAIL never waits."""
 
 
