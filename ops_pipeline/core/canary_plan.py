@@ -100,7 +100,7 @@ def _at_work(journal: Journal, work: Work, step: CanaryStep, world: World, now: 
         reason = verdict.reason if verdict is not None else ""
         if not step.pause or world.word is not None:
             return next_share(journal, world, now, f"PASS: {reason}")
-        text = f"#{number} waits at {step.weight} % for a person: `ops resume` or the job in the UI"
+        text = f"#{number} waits at {step.weight} % for a person: `ops resume` or `ops abort`"
         return Step(Do.RECORD, text, shifting.paused(journal, now, f"{text}. PASS: {reason}"))
     elif _passed(since, now) >= step.max_seconds:
         text = f"#{number} rests: no verdict within {step.max_seconds:g} s at {step.weight} %; everybody gets stable"

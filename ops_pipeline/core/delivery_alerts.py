@@ -30,7 +30,7 @@ def standing(journal: Journal) -> dict[str, Alert]:
             _alert(work, "EnvironmentIncident", CRITICAL, f"{name} and stable are both bad at {share} %", text)
         )
     if work.paused:
-        text = "It passed. `ops resume`, or the job in the UI, sends it more users or takes it away."
+        text = "It passed. `ops resume` sends it more users, `ops abort` takes it away."
         found.append(_alert(work, "CanaryWaits", INFO, f"{name} waits at {share} % for a person", text))
     return {alert.name: alert for alert in found}
 

@@ -58,7 +58,7 @@ class ReleaseEngine(HostWork):
         found = self.journal
         self._journal.take_over(run_id)
         self._announcer.changed(found, self.journal)
-        if not (strict and settled(found)):
+        if not (strict and settled(found) and settled(self.journal)):
             self.fence(strict=strict)
 
     def make(
@@ -157,12 +157,13 @@ class ReleaseEngine(HostWork):
             self.progress(f"smoke tests of #{release.number}")
             failed = smoke_faults(self.platform, self.environment, self.service, release, progress=self.progress)
             world = replace(world, smoke_faults=failed)
+        if journal.work is not None and crashed(journal, world):
+            # Known without measurements, and not to be kept waiting by a slow source of them.
+            return replace(world, stopped=stopped_by_somebody(self.fleet, journal, world))
         if wanted_facts.verdict:
             world = replace(world, verdict=self._judge.verdict(journal))
         if wanted_facts.decision:
             world = replace(world, word=self._judge.word(journal, self.progress))
-        if journal.work is not None and crashed(journal, world):
-            world = replace(world, stopped=stopped_by_somebody(self.fleet, journal, world))
         return world
 
     def _take(self, step: Step) -> None:

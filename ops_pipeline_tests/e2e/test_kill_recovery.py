@@ -24,7 +24,7 @@ from ops_pipeline.errors import LeaseHeld, StaleGeneration
 from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.lease import acquire, lease_key
-from ops_pipeline.services.ledger import read_current, releases
+from ops_pipeline.services.ledger import find_quarantine, read_current, releases
 from ops_pipeline.services.reconcile import reconcile
 from ops_pipeline.services.records import decode
 from ops_pipeline.services.rollback import roll_back
@@ -36,7 +36,13 @@ from ops_pipeline_tests.testbed.releases import ENVIRONMENT, ReleaseBed, release
 pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
 
 DEPLOY_LINES = 9  # taken over, planned, starting, healthy, shifting, live, stop the old standby, its pool, retired
-ROLLBACK_LINES = 5  # taken over, planned, healthy, shifting, live
+ROLLBACK_LINES = 4  # taken over, planned, shifting, live
+# of a canary: …, healthy, 10 % of the users, the first verdict (nothing measures here: BLIND)
+CANARY_LINES = (5, 6)
+# of a canary whose container exits: …, undo, quarantine, gone
+DEAD_CANARY_LINES = (7, 8)
+# of two replicas one after the other: …, half of the users, the second one starts, is healthy, the switch
+ROLLING_LINES = (5, 6, 7, 8)
 TERM = timedelta(seconds=30)
 
 
@@ -46,18 +52,39 @@ class Doom:
 
     verb: str
     die_at: int
+    kind: str = ""  # "", canary, dead (a canary whose container exits), rolling
 
     @property
     def service(self) -> str:
-        return f"{self.verb}-{self.die_at}"
+        return f"{self.kind or self.verb}-{self.die_at}"
 
     @property
     def setup(self) -> tuple[str, ...]:
         """Versions deployed before; the last lines of a deploy are about the standby before the last one."""
-        return ("1", "2") if self.verb == "back" or self.die_at > 5 else ("1",)
+        return ("1", "2") if self.verb == "back" or (self.die_at > 5 and not self.kind) else ("1",)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The service in the catalogue."""
+        if self.kind == "rolling":
+            return {"strategy": "rolling", "replicas": 2}
+        return {"strategy": "canary"} if self.kind else {}
+
+    @property
+    def moved(self) -> bool:
+        """Whether everybody had been sent to the new release."""
+        if self.kind:
+            return self.kind == "rolling" and self.die_at >= 8
+        return self.die_at >= (5 if self.verb == "deploy" else 3)
 
 
-DOOMS = [Doom("deploy", n + 1) for n in range(DEPLOY_LINES)] + [Doom("back", n + 1) for n in range(ROLLBACK_LINES)]
+DOOMS = [
+    *(Doom("deploy", n + 1) for n in range(DEPLOY_LINES)),
+    *(Doom("back", n + 1) for n in range(ROLLBACK_LINES)),
+    *(Doom("deploy", line, "canary") for line in CANARY_LINES),
+    *(Doom("deploy", line, "dead") for line in DEAD_CANARY_LINES),
+    *(Doom("deploy", line, "rolling") for line in ROLLING_LINES),
+]
 
 
 def quiet(line: str) -> None: ...
@@ -65,7 +92,7 @@ def quiet(line: str) -> None: ...
 
 @pytest.fixture(scope="module")
 def bed(registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReleaseBed]:
-    services: dict[str, dict[str, object]] = {doom.service: {} for doom in DOOMS}
+    services: dict[str, dict[str, object]] = {doom.service: doom.settings for doom in DOOMS}
     services |= {"twice": {}, "paused": {}, "fails": {}}
     with release_bed(registry.address, tmp_path_factory.mktemp("kill"), services) as made:
         yield made
@@ -97,6 +124,8 @@ def test_killed_after_every_line_of_a_deploy_and_of_a_roll_back(bed: ReleaseBed)
         for first in range(0, len(DOOMS), 3):
             batch = [(doom, bed.controller(doom.verb, doom.service, doom.die_at)) for doom in DOOMS[first : first + 3]]
             for doom, process in batch:
+                if doom.kind == "dead":
+                    end_the_canary(bed, doom, process)
                 output, _ = process.communicate(timeout=60)
                 assert process.returncode == -signal.SIGKILL, f"{doom}: {output}"
             doomed += batch
@@ -104,7 +133,8 @@ def test_killed_after_every_line_of_a_deploy_and_of_a_roll_back(bed: ReleaseBed)
         held = bed.platform.store.read(lease_key(ENVIRONMENT, DOOMS[-1].service))
         assert held is not None
         lease = decode(Lease, held.data, "lease")
-        assert lease.held(bed.platform.clock.now()) and lease.expires_at - lease.since <= TERM
+        now = bed.platform.clock.now()
+        assert lease.held(now) and lease.expires_at - now <= TERM
         with pytest.raises(LeaseHeld, match=f"{doomed[-1][1].pid}.*since"):
             deploy(bed.platform, ENVIRONMENT, DOOMS[-1].service, progress=quiet)
         time.sleep(max(0.0, died + TERM.total_seconds() + 0.1 - time.monotonic()))
@@ -116,11 +146,23 @@ def test_killed_after_every_line_of_a_deploy_and_of_a_roll_back(bed: ReleaseBed)
     for doom, report in zip(DOOMS, reports, strict=True):
         assert report.settled, (doom, report)
         load = loads[doom].report
-        assert load.total_lost == 0 and load.total_ok > 50, f"{doom}: {load}"
+        # What a crashing canary's own users lost until it was taken back is the crash's, and counted apart.
+        assert (load.total_lost == 0 or doom.kind == "dead") and load.total_ok > 50, f"{doom}: {load}"
         assert_consistent(bed, doom)
-    lost = sum(load.report.total_lost for load in loads.values())
+    crashed = sum(load.report.total_lost for doom, load in loads.items() if doom.kind == "dead")
+    lost = sum(load.report.total_lost for load in loads.values()) - crashed
     asked = sum(load.report.total_ok for load in loads.values())
-    print(f"{len(DOOMS)} controllers killed, {lost} lost of {asked}")
+    print(f"{len(DOOMS)} controllers killed, {lost} lost of {asked}, {crashed} in crashes")
+
+
+def end_the_canary(bed: ReleaseBed, doom: Doom, process: subprocess.Popen[str]) -> None:
+    """Let its container exit as soon as it has its first users."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("10 % of the users get"):
+            break
+    time.sleep(0.5)
+    bed.misbehave(doom.service, len(doom.setup) + 1, exit=7)
 
 
 def assert_consistent(bed: ReleaseBed, doom: Doom) -> None:
@@ -129,12 +171,18 @@ def assert_consistent(bed: ReleaseBed, doom: Doom) -> None:
     assert journal.work is None and journal.leaving == () and journal.live is not None, doom
     known = {release.number: release for release in releases(platform.store, ENVIRONMENT, service)}
     live = known[journal.live.release]
-    moved = doom.die_at >= (5 if doom.verb == "deploy" else 4)
-    assert live.number == (len(doom.setup) + 1 if moved else len(doom.setup)), doom
+    assert live.number == (len(doom.setup) + 1 if doom.moved else len(doom.setup)), doom
+    newest = known[max(known)]
+    kept = find_quarantine(platform.store, newest.digest)
+    assert (kept is not None) is (newest.phase is Phase.ROLLED_BACK) is (doom.kind == "dead"), doom
     assert [number for number, release in known.items() if release.phase is Phase.LIVE] == [live.number]
     current = read_current(platform.store, ENVIRONMENT, service)
     assert current is not None and current.number == live.number
-    owned = {f"ops-{ENVIRONMENT}-{service}-{place.containers}-0" for place in journal.placements}
+    owned = {
+        f"ops-{ENVIRONMENT}-{service}-{place.containers}-{index}"
+        for place in journal.placements
+        for index in range(place.configuration.replicas)
+    }
     assert set(bed.containers(service)) == owned, f"{doom}: an orphan or a missing container"
     (seen,) = status(platform, ENVIRONMENT, service)
     assert seen.healthy and not seen.working and not seen.unfinished, (doom, seen)
