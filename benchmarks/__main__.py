@@ -9,6 +9,7 @@ import time
 
 ALL = (
     "definitions_load",
+    "blindness",
     "memory",
     "deploy_speed",
     "exporter",

@@ -108,7 +108,7 @@ class Runs:
             list(pool.map(work, services))
         return results
 
-    def _load(self, service: str, version: str) -> Load:
+    def _load(self, service: str, version: str, unanswered_by: str = "") -> Load:
         plan = LoadPlan(
             port=0,
             targets=tuple(place.target for place in self.bed.site.places),
@@ -120,13 +120,14 @@ class Runs:
             rate=100.0,
             buckets=True,
             bad_releases=(version, f"#{self._number(service) + 1}"),
+            unanswered_by=unanswered_by,
         )
         return Load(plan)
 
     def _canary(self, case: Case, service: str, version: str, results: Results) -> None:
         environment = {"ERROR_RATE": str(case.errors)} if case.errors else {"START_DELAY": "6"}
         self.bed.image(service, version, **environment)
-        with self._load(service, version) as load:
+        with self._load(service, version, "" if case.errors else version) as load:
             over = threading.Event()
             killer = threading.Thread(target=self._kill, args=(service, version, load, over))
             if not case.errors:

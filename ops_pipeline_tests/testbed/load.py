@@ -31,7 +31,8 @@ class LoadPlan:
 
     `targets` are more addresses ("host:port") than the one of `host` and `port`: connections go to them in turn. With
     `buckets` clients say which class they are in, spread evenly over all 100, so that a canary gets its exact share.
-    `bad_releases` names releases by their `release_header`, or by number ("#7") where the edge answered for them.
+    `bad_releases` names releases by their `release_header`, or by number ("#7") where the edge answered for them. With
+    `unanswered_by`, requests nobody answered count as bad too, under that name: a container that dies says nothing.
     """
 
     port: int
@@ -59,6 +60,7 @@ class LoadPlan:
     release_header: str = "x-release"
     headers: dict[str, str] = field(default_factory=dict)
     bad_releases: tuple[str, ...] = ()
+    unanswered_by: str = ""
 
     def __post_init__(self) -> None:
         # A plan travels as JSON, which knows lists only.

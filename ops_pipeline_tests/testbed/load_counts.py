@@ -31,6 +31,7 @@ class Counts:
         self.releases: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
         self.bad_releases = set(plan.bad_releases)
+        self.unanswered_by = plan.unanswered_by
         self.durations: list[float] = []
 
     def good(self, kind: str, release: str = "", seconds: float | None = None) -> None:
@@ -48,6 +49,8 @@ class Counts:
         """A request that was not: bad when a release known to be bad answered it, else lost."""
         releases = error.releases if isinstance(error, Lost) else ()
         guilty = next((release for release in releases if release in self.bad_releases), None)
+        if self.unanswered_by and not releases:
+            guilty = self.unanswered_by
         if guilty is not None:
             self.bad[guilty] += 1
             self.report.last_bad = time.time()
