@@ -56,7 +56,8 @@ def quarantine(
 ) -> None:
     """Keep a digest out from now on. When it is in quarantine already, the first record stays.
 
-    Raise Unavailable, Permanent.
+    What a person has lifted is not put back for the same release: whoever takes over a journal tells this again.
+    Raise StoreDamaged, Unavailable, Permanent.
     """
     now = platform.clock.now()
     record = Quarantine(digest, reason, who, now, environment, service, release, evidence)
@@ -68,6 +69,11 @@ def quarantine(
         except Conflict:
             return
 
+    told = (environment, service, release)
+    if release and any(
+        (old.record.environment, old.record.service, old.record.release) == told for old in lifted(platform, digest)
+    ):
+        return
     retried(platform.clock, f"write {key}", write)
 
 

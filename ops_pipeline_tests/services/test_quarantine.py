@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ops_pipeline.core.judgement.verdict import Outcome
 from ops_pipeline.core.quarantine import Quarantine
 from ops_pipeline.errors import BadInput, NotFound, PolicyRefused, StoreDamaged
 from ops_pipeline.services.deploy import deploy
@@ -17,6 +18,8 @@ from ops_pipeline.services.quarantine import (
     quarantine_key,
     quarantined,
 )
+from ops_pipeline.services.watch import tick
+from ops_pipeline_tests.fakes.judging import ScriptedJudging
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, quiet
 
 ONE = "sha256:" + "ab12" + "0" * 60
@@ -148,3 +151,18 @@ def test_nothing_deploys_a_digest_in_quarantine_until_it_is_lifted(bed: Bed) -> 
         deploy(bed.platform(), "prod", "api", progress=quiet)
     lift(bed.platform(), image.ref.digest[7:15], "bob", "fixed elsewhere")
     assert deploy(bed.platform(), "prod", "api", progress=quiet).digest == image.ref.digest
+
+
+def test_what_was_lifted_stays_lifted_although_the_journal_tells_of_it_again(bed: Bed) -> None:
+    verdict = ScriptedJudging(bed.clock.now, {("prod", "api"): Outcome.FAIL})
+    for version in ("1.0.0", "2.0.0"):
+        image = bed.image(version)
+        deploy(bed.platform(), "prod", "api", progress=quiet)
+    tick(bed.platform(), verdict, progress=quiet)
+    lift(bed.platform(), image.ref.digest, "bob", "the database was down")
+    made = deploy(bed.platform(), "prod", "api", progress=quiet)
+    assert made.digest == image.ref.digest and quarantined(bed.platform()) == ()
+    bed.clock.advance(3600)
+    tick(bed.platform(), verdict, progress=quiet)
+    (record,) = quarantined(bed.platform())
+    assert record.release == made.number, "bad again is another matter"
