@@ -8,6 +8,7 @@ answers each with one line; the end of its input is the end of the machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -87,24 +88,33 @@ class Machine:
 
 
 async def _forward(listener: Any, port: int) -> None:
+    at_work: set[Any] = set()  # asyncio itself keeps no hold on them
+
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := await reader.read(1 << 18):
                 writer.write(data)
                 await writer.drain()
-            writer.write_eof()
-        except OSError:
-            writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        at_work.add(asyncio.current_task())
+        writers = [writer]
         try:
             outer_reader, outer_writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(outer_writer)
+            both = [
+                asyncio.ensure_future(copy(reader, outer_writer)),
+                asyncio.ensure_future(copy(outer_reader, writer)),
+            ]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for each in both:
+                each.cancel()
         except OSError:
-            writer.close()
             return
-        await asyncio.gather(copy(reader, outer_writer), copy(outer_reader, writer))
-        writer.close()
-        outer_writer.close()
+        finally:
+            for opened in writers:
+                opened.close()
+            at_work.discard(asyncio.current_task())
 
     server = await asyncio.start_server(serve, sock=listener)
     await server.serve_forever()
