@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from ops_pipeline.core.journal import Journal
 from ops_pipeline.errors import OpsError
 from ops_pipeline.services.flags import stale_flags
 from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.lease import read_lease
 from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.reconcile import reconcile
+from ops_pipeline.services.watches import read_watch
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,20 @@ def attention(platform: Platform, environment: str, service: str) -> Attention |
         warm = timedelta(minutes=platform.catalogue.environments[environment].standby_minutes)
         if now >= journal.standby.since + warm:
             reason = f"standby #{journal.standby.release} has been kept for its {warm.total_seconds() / 60:g} minutes"
+    if not reason and _unwatched(platform, journal, now):
+        reason = f"run {journal.run_id or 'unknown'} ended before what it had made live was recorded and watched"
     if not reason:
         return None
     return Attention(environment, service, reason, f"{environment}/{service}/{journal.generation}/{len(journal.lines)}")
+
+
+def _unwatched(platform: Platform, journal: Journal, now: datetime) -> bool:
+    """Whether the live release's watch should stand and does not: the journal was written, what follows it was not."""
+    owed = [change.watch for change in journal.outbox if change.watch is not None and not change.watch.over(now)]
+    if not owed or journal.live is None or journal.live.release != owed[0].release:
+        return False
+    found = read_watch(platform, journal.environment, journal.service)
+    return found is None or found.release < owed[0].release
 
 
 def drift(platform: Platform, environment: str, service: str) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ def roll_back(
     with at_work(platform, assignment, progress, prepared=True) as engine:
         engine.settle()
         journal = engine.journal
+        _refuse_to_blame_another(journal, verdict)
         same = (journal.live, journal.standby, journal.last_number) == (
             before.live,
             before.standby,
@@ -112,6 +113,15 @@ def _target(platform: Platform, journal: Journal, to: int | None, *, automatic: 
         subject=f"{environment}/{service}",
         hint="`ops releases` lists what there is.",
     )
+
+
+def _refuse_to_blame_another(journal: Journal, verdict: Verdict | None) -> None:
+    """Raise BadInput when something else has become live since the verdict: it speaks against one release only."""
+    live = journal.live
+    if verdict is not None and live is not None and live.containers != verdict.release:
+        place = f"{journal.environment}/{journal.service}"
+        text = f"the verdict is on #{verdict.release}, and #{live.release} is live by now"
+        raise BadInput([Problem("roll-back", text)], subject=place)
 
 
 def _in_quarantine(platform: Platform) -> frozenset[str]:

@@ -11,7 +11,7 @@ from ops_pipeline.core.release import Action, Phase
 from ops_pipeline.core.scan import Finding
 from ops_pipeline.services.ledger import releases
 from ops_pipeline_tests.defs.materializing import Workbench, workbench
-from ops_pipeline_tests.fakes.platform import healthy
+from ops_pipeline_tests.fakes.platform import Bed, catalogue, healthy
 from ops_pipeline_tests.fakes.runtime import Behaviour
 
 CRITICAL = Finding("vulnerability", "CVE-2026-1", "CRITICAL", "openssl", "3.0.1", "3.0.2")
@@ -123,3 +123,30 @@ def test_a_release_that_does_not_come_up_fails_with_its_last_words(bench: Workbe
     assert "2.0.0" in words or "#2" in words
     assert healthy(bench.bed.ask())
     assert releases(bench.bed.store, "prod", "api")[0].phase is Phase.FAILED
+
+
+def test_a_canary_taken_back_shows_the_evidence_and_its_check_says_so() -> None:
+    services = catalogue().model_dump(mode="json", exclude_unset=True)["services"]
+    services["api"]["strategy"] = "canary"
+    with workbench(Bed(catalogue(services=services))) as bench:
+        bench.bed.users(100)
+        bench.bed.image("1.0.0")
+        assert bench.run("deploy", "prod|api").success
+        bad = bench.bed.image("2.0.0", Behaviour(errors=0.5))
+        result = bench.run("deploy", "prod|api")
+        words, shown = bench.failure(result)
+        assert shown["error"] == "RolledBack" and shown["exit_code"] == 6
+        assert shown["verdict"] == "FAIL" and shown["reason"] in words
+        assert shown["errors"] > 0 and shown["error_rate"] > 0.3 and shown["requests"] > shown["errors"]
+        assert {record.data["metric"] for record in shown["evidence"].records} >= {"errors", "slow"}
+        assert (shown["release"], shown["version"]) == (2, "2.0.0") and shown["measurements"].startswith("http")
+        found = bench.instance.get_latest_asset_check_evaluation_record(
+            dg.AssetCheckKey(dg.AssetKey("release"), "metrics_verdict")
+        )
+        assert found is not None and found.event is not None and found.event.dagster_event is not None
+        evaluation = found.event.dagster_event.asset_check_evaluation_data
+        assert not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR
+        assert evaluation.partition == "prod|api" and "#2 is judged FAIL" in (evaluation.description or "")
+        assert healthy(bench.bed.ask())
+        _, again = bench.failure(bench.run("deploy", "prod|api", {"digest": bad.ref.digest}))
+        assert again["error"] == "PolicyRefused" and "quarantine" in again["reasons"]

@@ -10,7 +10,8 @@ import pytest
 from ops_pipeline.core.judgement.verdict import Outcome
 from ops_pipeline.core.release import Action, Phase, Release
 from ops_pipeline.core.watch_decision import TRIES, Act
-from ops_pipeline.errors import PolicyRefused
+from ops_pipeline.errors import BadInput, PolicyRefused
+from ops_pipeline.services.attention import attention
 from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.flags import flag_states, set_flag
 from ops_pipeline.services.journal import read_journal
@@ -541,6 +542,42 @@ def test_killed_anywhere_the_next_ticks_end_in_the_same_state(flags: dict[str, A
     assert die_at > 15
     for number, end in enumerate(ended, 1):
         assert end == ended[-1], f"killed at call {number}"
+
+
+def store_writes(call: str) -> bool:
+    return call.startswith("store.write ")
+
+
+def test_a_release_whose_run_was_killed_before_it_was_watched_is_noticed_and_then_watched() -> None:
+    unwatched, die_at = 0, 0
+    while True:
+        die_at += 1
+        made = Desk()
+        made.ship("1.0.0")
+        made.bed.image("2.0.0")
+        try:
+            deploy(made.bed.platform("doomed:1", lifeline=Lifeline(die_at, store_writes)), *API, progress=quiet)
+        except Killed:
+            made.bed.clock.advance(31)
+            if made.live() == 2 and 2 not in {watch.release for watch in list_watches(made.bed.platform())}:
+                unwatched += 1
+                found = attention(made.bed.platform(), *API)
+                assert found is not None and "ended before what it had made live was recorded" in found.reason
+                reconcile(made.bed.platform("drift:1"), *API, progress=quiet)
+            if made.live() == 2:
+                assert made.only().label == "prod/api #2"
+                assert attention(made.bed.platform(), *API) is None
+            continue
+        break
+    assert unwatched
+
+
+def test_a_verdict_blames_only_the_release_it_is_on(desk: Desk) -> None:
+    desk.says(Outcome.FAIL)
+    verdict = desk.only().verdict
+    desk.ship("3.0.0")
+    with pytest.raises(BadInput, match="the verdict is on #2, and #4 is live by now"):
+        roll_back(desk.bed.platform(), *API, automatic=True, verdict=verdict, progress=quiet)
 
 
 def test_keys_carry_release_and_attempt() -> None:
