@@ -62,10 +62,17 @@ class Project:
         for path in found:
             path.write_text(text)
 
+    def store_file(self, name: str, text: str) -> None:
+        """Put an object into the store; `{latest}` in its name is the latest image's digest."""
+        latest = (self.store / "images" / self.service / "latest").read_text().strip().removeprefix("sha256:")
+        path = self.store / name.format(service=self.service, latest=latest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
     def ops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `ops` without any UI."""
         plane = ControlPlaneBed(self.root, free_port(), self.extra)
-        named = [argument.format(service=self.service) for argument in arguments]
+        named = [argument.format(service=self.service, basket=self.whole.basket) for argument in arguments]
         return subprocess.run(
             [*self.prefix, self.python, "-m", "ops_pipeline.cli", *named],
             cwd=self.root,
@@ -138,6 +145,12 @@ rm "$STORE/filling"
 diff -r --exclude=.store "$STORE.copy" "$STORE" >&2
 """
 
+
+def _judged(text: str) -> str:
+    """What is added to every service of the catalogue."""
+    return f"    memory_mb: 64\n{text}"
+
+
 CASES: dict[str, Case] = {
     "unknown key": Case(
         lambda it: it.write("    port: 8080\n", "    prt: 8080\n"),
@@ -156,6 +169,111 @@ CASES: dict[str, Case] = {
         DEPLOY,
         2,
         ("services.{service}.route", "belongs to service `{basket}` already"),
+    ),
+    "thresholds, canary and smoke tests that cannot be, all at once": Case(
+        lambda it: it.write(
+            "    memory_mb: 64\n",
+            _judged("    thresholds: {p95_seconds: 3, error_rate: 5}\n    strategy: canaree\n"),
+        ),
+        DEPLOY,
+        2,
+        ("thresholds.error_rate", "5", "strategy", "canaree"),
+    ),
+    "a canary that falls, a threshold nobody counts, a smoke test of nothing": Case(
+        lambda it: it.write(
+            "    memory_mb: 64\n",
+            _judged(
+                "    thresholds: {p95_seconds: 3}\n"
+                "    canary: [{weight: 50}, {weight: 10}]\n"
+                "    verify: {smoke: [{name: nothing}]}\n"
+            ),
+        ),
+        DEPLOY,
+        2,
+        (
+            "p95_seconds",
+            "0.25, 0.5, 1, 2, 5, 10",
+            "more than the 50 of the step before",
+            "the last step must have 100",
+            "needs exactly one of `path` and `command`",
+        ),
+    ),
+    "a flag that guards nothing": Case(
+        lambda it: it.write(
+            "    standby_minutes: 120\n", "    standby_minutes: 120\n    flags: {new: {guards: serch}}\n"
+        ),
+        ("flags", "list", "dev"),
+        2,
+        ("environments.dev.flags.new.guards", "there is no service `serch`"),
+    ),
+    "several services without --together": Case(
+        lambda it: None,
+        ("deploy", "{service}", "{basket}", "dev"),
+        2,
+        ("one service at a time, or all of them with --together",),
+    ),
+    "a release set of names nobody knows": Case(
+        lambda it: None,
+        ("deploy", "{service}", "nothing", "nowhere", "--together"),
+        2,
+        ("`nothing`", "`nowhere`"),
+    ),
+    "nothing to decide about": Case(
+        lambda it: None,
+        ("resume", "{service}", "dev"),
+        1,
+        ("no canary of dev/{service} waits: nothing is being released (#2 is live)",),
+    ),
+    "a quarantine nobody finds": Case(
+        lambda it: None,
+        ("quarantine", "lift", "0123456789ab", "--why", "fixed"),
+        1,
+        ("no digest that begins with 0123456789ab is in quarantine",),
+    ),
+    "a quarantine without a reason": Case(
+        lambda it: None, ("quarantine", "add", "latest"), 2, ("DIGEST: `latest`", "--why: is missing")
+    ),
+    "a replay by thresholds that cannot be": Case(
+        lambda it: None,
+        ("replay", "{service}", "dev", "--since", "whenever", "--thresholds", "error_rate=lots,latency=1"),
+        2,
+        ("--since: `whenever`", "error_rate: `lots` is not a number", "`latency=1` is not one of"),
+    ),
+    "a replay by a percentile nobody counted": Case(
+        lambda it: None,
+        ("replay", "{service}", "dev", "--thresholds", "p95_seconds=3"),
+        2,
+        ("thresholds.p95_seconds: 3 s was not counted at the edge", "0.25, 0.5, 1, 2, 5, 10 s"),
+    ),
+    "Prometheus down, replaying": Case(
+        lambda it: it.write("registry: {", f'prometheus: {{url: "http://127.0.0.1:{free_port()}"}}\nregistry: {{'),
+        ("replay", "{service}", "dev"),
+        5,
+        ("could not read recorded measurements", "Prometheus at http://127.0.0.1:", "does not answer"),
+    ),
+    "damaged verdict": Case(
+        lambda it: it.store_file("verdicts/dev/{service}/2.json", "{}"),
+        ("verdict", "{service}", "dev", "--release", "2"),
+        1,
+        ("stored object verdicts/dev/{service}/2.json is damaged",),
+    ),
+    "damaged watch": Case(
+        lambda it: it.store_file("watch/dev/{service}.json", "[]"),
+        ("status", "{service}", "dev"),
+        1,
+        ("stored object watch/dev/{service}.json is damaged",),
+    ),
+    "damaged flags": Case(
+        lambda it: it.store_file("flags/dev.json", "{"),
+        ("flags", "list", "dev"),
+        1,
+        ("stored object flags/dev.json is damaged",),
+    ),
+    "damaged quarantine": Case(
+        lambda it: it.store_file("quarantine/{latest}.json", "{}"),
+        DEPLOY,
+        1,
+        ("stored object quarantine/", "is damaged"),
     ),
     "missing Dockerfile": Case(
         lambda it: (it.root / it.service / "Dockerfile").unlink(), BUILD, 2, ("no Dockerfile here",)

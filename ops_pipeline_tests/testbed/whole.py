@@ -173,11 +173,14 @@ def quiet(line: str) -> None:
 
 
 def stored(store: Path) -> dict[str, str]:
-    """Objects of a directory store by key, without leases; of journals what a mere change of hands leaves alone."""
+    """Objects of a directory store by key, without leases; of journals what a mere change of hands leaves alone.
+
+    What the sensor notes about watched releases is left out too: it goes on looking meanwhile.
+    """
     found = {}
     for path in sorted(store.rglob("*")):
         key = path.relative_to(store).as_posix()
-        if not path.is_file() or key.startswith((".store/", "leases/")):
+        if not path.is_file() or key.startswith((".store/", "leases/", "verdicts/", "watch/")):
             continue
         text = path.read_text(errors="backslashreplace")
         if key.startswith("journal/"):
