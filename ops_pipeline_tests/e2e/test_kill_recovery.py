@@ -38,11 +38,11 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
 DEPLOY_LINES = 9  # taken over, planned, starting, healthy, shifting, live, stop the old standby, its pool, retired
 ROLLBACK_LINES = 4  # taken over, planned, shifting, live
 # of a canary: …, healthy, 10 % of the users, the first verdict (nothing measures here: BLIND)
-CANARY_LINES = (5, 6)
+CANARY_LINES = (6,)
 # of a canary whose container exits: …, undo, quarantine, gone
 DEAD_CANARY_LINES = (7, 8)
 # of two replicas one after the other: …, half of the users, the second one starts, is healthy, the switch
-ROLLING_LINES = (5, 6, 7, 8)
+ROLLING_LINES = (5, 8)
 TERM = timedelta(seconds=30)
 
 
@@ -117,7 +117,7 @@ def test_killed_after_every_line_of_a_deploy_and_of_a_roll_back(bed: ReleaseBed)
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda doom: prepared(bed, doom.service, doom.setup), DOOMS))
     for doom in DOOMS:
-        bed.image(doom.service, "3")
+        bed.image(doom.service, "3" if doom.kind != "dead" else doom.service)  # one that is bad must be nobody else's
     with ExitStack() as stack:
         loads = {doom: stack.enter_context(steady(bed, doom.service)) for doom in DOOMS}
         doomed: list[tuple[Doom, subprocess.Popen[str]]] = []
