@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL, WORSE_LEVEL
 from ops_pipeline.core.judgement.verdict import MetricEvidence, Verdict
 from ops_pipeline.core.release import Release
 
@@ -17,6 +18,8 @@ Metadata = dict[str, Any]
 CAP = 1e12
 """Evidence above this is shown as this: enough is enough, and a plot stays readable."""
 
+LEVELS = ", ".join(f"{level:g} ({name})" for name, level in HALF_LEVELS.items())
+
 COLUMNS = {
     "metric": ("string", "what was counted"),
     "bad": ("int", "bad ones of the judged release"),
@@ -24,10 +27,10 @@ COLUMNS = {
     "percent": ("float", "share of bad ones"),
     "threshold": ("float", "percent from which it counts as bad"),
     "at_least": ("float", "percent that the true share is at least, with 95 % confidence"),
-    "e_half": ("float", "evidence against half the threshold; 1000 is enough"),
-    "e_threshold": ("float", "evidence against the threshold; 20 is enough"),
-    "worse": ("float", "evidence that it is worse than stable; 20 is enough"),
-    "good": ("float", "evidence that it is below the threshold; 20 is enough"),
+    "e_half": ("float", f"evidence against half the threshold; enough are {LEVELS}"),
+    "e_threshold": ("float", f"evidence against the threshold; {THRESHOLD_LEVEL:g} is enough"),
+    "worse": ("float", f"evidence that it is worse than stable; {WORSE_LEVEL:g} is enough"),
+    "good": ("float", f"evidence that it is below the threshold; {GOOD_LEVEL:g} is enough"),
     "p_value": ("float", "1 / e_half, valid at any time"),
     "stable_bad": ("int", "bad ones of the release it replaced"),
     "stable_of": ("int", "all of its"),
