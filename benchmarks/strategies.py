@@ -27,7 +27,7 @@ SERVICES = {Kind.ROLLING: 1, Kind.BLUE_GREEN: 1, Kind.PROMOTED: 5, Kind.TAKEN_BA
 # Slow requests in proportion: at 30 requests/s as many as would be one a second at 200, far below the 5 % that count
 # as a slow release.
 LOAD: dict[Kind, dict[str, object]] = {
-    kind: {"rate": 30.0, "slow_rate": 0.15, "upload_rate": 0.15, "upload_seconds": 1.5} for kind in Kind
+    kind: {"rate": 30.0, "slow_rate": 0.15, "upload_rate": 0.15, "upload_seconds": 1.0} for kind in Kind
 }
 
 
