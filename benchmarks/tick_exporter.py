@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
+from ops_pipeline.core.measurement import BUCKETS
 from ops_pipeline_tests.testbed.prometheus import exporter
 
 NAME = "ops_edge_request_duration_seconds"
-BOUNDS = ("0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0", "+Inf")
+BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
 
 
 def main(services: int, environment: str) -> None:

@@ -1,4 +1,4 @@
-"""`make demo`: deploy the sample application, upgrade it gradually under traffic, and see bad versions go by themselves."""
+"""`make demo`: deploy the sample application, upgrade it under traffic, and see bad versions go by themselves."""
 
 from __future__ import annotations
 

@@ -123,7 +123,8 @@ def _show(console: Console, snapshot: Snapshot) -> None:
             for line in event.text.splitlines():
                 console.print(stamp, escaped(line))
         elif event.kind is Kind.CHECK:
-            mark = "[green]passed[/green]" if event.passed else "[yellow]failed[/yellow]"
+            failed = "[yellow]warns[/yellow]" if event.warning else "[red]failed[/red]"
+            mark = "[green]passed[/green]" if event.passed else failed
             console.print(stamp, f"check {mark}:", escaped(event.text))
 
 

@@ -241,7 +241,8 @@ def _event(event: Mapping[str, Any]) -> RunEvent:
         case "AssetCheckEvaluationEvent":
             evaluation = event["evaluation"]
             words = f"{evaluation['checkName']}: {evaluation['description'] or ''}"
-            return RunEvent(Kind.CHECK, words, at, step, passed=bool(evaluation["success"]))
+            passed, warning = bool(evaluation["success"]), evaluation["severity"] == "WARN"
+            return RunEvent(Kind.CHECK, words, at, step, passed=passed, warning=warning and not passed)
         case "ExecutionStepStartEvent" | "ExecutionStepSuccessEvent" | "ExecutionStepSkippedEvent":
             return RunEvent(Kind.STEP, text, at, step)
         case _:

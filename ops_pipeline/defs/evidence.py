@@ -71,8 +71,13 @@ def of_story(story: Story) -> Metadata:
     return shown | (of_verdict(story.verdict) if story.verdict is not None else {"verdict": "none"})
 
 
-def of_rollout(release: Release, story: Story) -> Metadata:
-    """What `release` shows of how it was rolled out and judged; after a roll-back, why the one before was left."""
+def with_rollout(shown: Metadata, release: Release, story: Story) -> Metadata:
+    """What `release` shows, with how it was rolled out and judged; after a roll-back, first of all why."""
+    because = {"rolled_back_because": story.sentence} if story.back is not None and story.verdict is not None else {}
+    return because | shown | _of_rollout(release, story)
+
+
+def _of_rollout(release: Release, story: Story) -> Metadata:
     shown: Metadata = {"strategy": release.rollout.strategy.value}
     if release.set_id:
         shown["release_set"] = release.set_id
@@ -83,8 +88,6 @@ def of_rollout(release: Release, story: Story) -> Metadata:
         shown["automatic"] = release.automatic
     if story.verdict is None:
         return shown | {"verdict": "none"}
-    if story.back is not None:
-        shown["rolled_back_because"] = story.sentence
     return shown | of_verdict(story.verdict)
 
 

@@ -118,7 +118,7 @@ def deploy_set(context: dg.OpExecutionContext, config: ReleaseSetConfig, ops_pla
         for release in releases:
             partition = dg.MultiPartitionKey({"environment": release.environment, "service": release.service})
             story = story_of(platform, release)
-            shown = of_release(platform, release) | evidence.of_rollout(release, story)
+            shown = evidence.with_rollout(of_release(platform, release), release, story)
             context.log_event(dg.AssetMaterialization("release", partition=partition, metadata=shown))
             context.instance.report_runless_asset_event(
                 evidence.check_evaluation(release.environment, release.service, story)

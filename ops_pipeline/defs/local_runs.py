@@ -9,7 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from dagster import DagsterEventType, DagsterInstance, DagsterInvalidConfigError, DagsterRun, Definitions, EventLogEntry
+from dagster import (
+    AssetCheckSeverity,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterInvalidConfigError,
+    DagsterRun,
+    Definitions,
+    EventLogEntry,
+)
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, RepositoryPythonOrigin
@@ -135,7 +143,9 @@ def _event(entry: EventLogEntry) -> RunEvent:
         return RunEvent(Kind.MADE, text, at, step, _values(made.metadata))
     if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
         check = event.asset_check_evaluation_data
-        return RunEvent(Kind.CHECK, f"{check.check_name}: {check.description or ''}", at, step, passed=check.passed)
+        words = f"{check.check_name}: {check.description or ''}"
+        warning = check.severity is AssetCheckSeverity.WARN and not check.passed
+        return RunEvent(Kind.CHECK, words, at, step, passed=check.passed, warning=warning)
     if event.event_type in STEP_EVENTS:
         return RunEvent(Kind.STEP, text, at, step)
     return RunEvent(Kind.OTHER, text, at, step)

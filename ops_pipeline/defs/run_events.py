@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class RunEvent:
-    """One event of a run. `passed` is set for checks only."""
+    """One event of a run. `passed` is set for checks only; one that has not passed may be no more than a warning."""
 
     kind: Kind
     text: str
@@ -33,6 +33,7 @@ class RunEvent:
     step: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     passed: bool | None = None
+    warning: bool = False
 
 
 FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deploy.images.edge.exporter.counting import BOUNDARIES, CODES, KEEP_SECONDS, Book, Key, expected_keys, read_line
 from deploy.images.edge.exporter.files import RequestLog, RoutingFiles, load_state, store_state
 from ops_pipeline.core.edge_config import frame_config, service_config
+from ops_pipeline.core.measurement import BUCKETS
 from ops_pipeline.core.routing import EdgeService, EdgeTopology, Pool, RouteRule, Routing, Server
 
 STABLE = Key("prod", "api", "12", "stable")
@@ -25,6 +26,10 @@ def line(status: int = 200, end: str = "--", ms: tuple[int, int, int, int] = (0,
     fields = {"time": 1.5, "env": "prod", "service": "api", "release": "12", "track": "stable", "status": status}
     fields |= {"end": end, **dict(zip(("queue_ms", "connect_ms", "response_ms", "active_ms"), ms, strict=True))}
     return json.dumps(fields | changed).encode()
+
+
+def test_the_boundaries_are_those_a_catalogue_may_name() -> None:
+    assert BOUNDARIES == BUCKETS
 
 
 @pytest.mark.parametrize(

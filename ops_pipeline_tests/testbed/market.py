@@ -6,6 +6,8 @@ project: market
 registry: {{address: "127.0.0.1:{registry}/market"}}
 store: {{directory: .ops/store}}
 front_door: {{url: "http://127.0.0.1:{door}"}}
+prometheus: {{url: "http://127.0.0.1:{prometheus}"}}
+alertmanager: {{url: "http://127.0.0.1:{alertmanager}"}}
 scan:
   sample_database: deploy/sample-vulnerabilities
   # Nobody listens there: the real database would find something new in the base image one day.
@@ -40,6 +42,7 @@ SERVICE = """\
     port: 8080
     route: {{path: /{name}, strip_prefix: true}}
     health: {{start_timeout_seconds: 30}}
+    verify: {{seconds: 0}}
     drain_seconds: 2
     stop_grace_seconds: 5
     memory_mb: 64

@@ -46,7 +46,8 @@ from ops_pipeline_tests.testbed.upstream import upstream_image
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENTS = ("dev", "prod")
-COMPONENTS = ("registry", "edge-dev", "edge-prod", "front-door")
+COMPONENTS = ("registry", "prometheus", "alertmanager", "edge-dev", "edge-prod", "front-door")
+PORTS = ("registry", "dev", "prod", "door", "prometheus", "alertmanager")
 SCREENSHOTS = "OPS_SCREENSHOTS"
 """Variable naming a folder that keeps screenshots; services then have plain names, which read better."""
 
@@ -131,6 +132,14 @@ class Whole:
         url = self.platform.catalogue.environments[environment].url
         answer = httpx.get(f"{url}/{service}/", timeout=10)
         return answer.status_code, answer.headers.get("x-release", "")
+
+    def misbehave(self, environment: str, service: str, release: int, **how: object) -> None:
+        """Change how every container of a release behaves (see the upstream's `/control`)."""
+        wish = "&".join(f"{name}={value}" for name, value in how.items())
+        (runtime,) = self.platform.runtimes(environment)
+        labels = {"ops.environment": environment, "ops.service": service, "ops.release": str(release)}
+        for container in runtime.containers(labels):
+            httpx.get(f"http://{container.address}:8080/control?{wish}", timeout=5).raise_for_status()
 
     def world(self) -> World:
         """Store, containers, routing and answers as they are now."""
@@ -217,11 +226,11 @@ def whole_bed() -> Iterator[Whole]:
     """A running bed; all of it is gone afterwards."""
     identity = new_id().replace(".", "-")
     engine = docker.from_env(timeout=300)
-    stack_images.ensure(("registry", "edge", "front-door"))
+    stack_images.ensure(("registry", "edge", "front-door", "prometheus", "alertmanager"))
     base = upstream_image(engine)
     with tempfile.TemporaryDirectory(prefix="ops-test-", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
-        ports = {name: free_port() for name in ("registry", "dev", "prod", "door")}
+        ports = {name: free_port() for name in PORTS}
         plane = ControlPlaneBed(root, ports["door"], {"OPS_EXTRA_LABELS": f"ops.testbed={identity}"})
         prepare_door(plane.door)
         made: Whole | None = None
@@ -254,6 +263,8 @@ def _networks(identity: str, ports: Mapping[str, int], door: Path) -> tuple[Stac
             "OPS_STACK_LABEL": f"ops.testbed={identity}",
             "OPS_PORT_REGISTRY": str(ports["registry"]),
             "OPS_PORT_FRONT_DOOR": str(ports["door"]),
+            "OPS_PORT_PROMETHEUS": str(ports["prometheus"]),
+            "OPS_PORT_ALERTMANAGER": str(ports["alertmanager"]),
         }
         for name in ENVIRONMENTS:
             variables[f"OPS_PORT_EDGE_{name.upper()}"] = str(ports[name])

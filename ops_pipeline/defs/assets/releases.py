@@ -55,7 +55,7 @@ def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefi
             action = check_release(config, platform.catalogue, environment, context.job_name)
             made = make_release(platform, environment, service, action, config, context)
             story = story_of(platform, made)
-            shown = metadata.of_release(platform, made) | evidence.of_rollout(made, story)
+            shown = evidence.with_rollout(metadata.of_release(platform, made), made, story)
             return dg.MaterializeResult(metadata=shown)
 
     return release

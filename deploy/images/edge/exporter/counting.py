@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-BOUNDARIES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Upper bounds of the duration's buckets in seconds. Verdicts read those at exactly 1 and 2 s."""
+BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds of the duration's buckets in seconds, the ones that a catalogue may name as p95 limit."""
 
 CODES = ("1xx", "2xx", "3xx", "4xx", "5xx", "aborted", "unanswered")
 """How a request ended: class of its status; the client broke it off; nobody answered though the client waited."""
