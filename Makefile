@@ -9,7 +9,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .PHONY: demo
-demo: ## Set up everything, deploy the sample application, show an upgrade, a refusal and a roll-back
+demo: ## Set up everything, deploy the sample application, promote a good canary, take back two bad releases
 	@$(RUN) demo
 
 .PHONY: test
