@@ -61,8 +61,7 @@ def test_the_sample_catalogues_comments_are_valid_too(tmp_path: Path) -> None:
     for line in ("azure:", "  container: ops-ledger", "  account_url: https", "waivers:", "  - id: CVE", "    package:",
                  "    reason:", "    owner:", "    expires:", "max_database_age_hours:", "max_scan_age_hours:",
                  "severities: [CRITICAL, HIGH, MEDIUM]", "database_mirror:", "automatic_rollback: false",
-                 "strategy: canary", "canary:", "  - weight: 100", "  - weight: 10", "  - weight: 50", "    pause: true",
-                 "- name: a command", "  command:"):  # fmt: skip
+                 "pause: true", "- name: a command", "  command:"):  # fmt: skip
         assert f"# {line}" in text, line
         text = text.replace(f"# {line}", line)
     text = text.replace("  directory: .ops/store\n", "")
@@ -76,7 +75,7 @@ def test_the_sample_catalogues_comments_are_valid_too(tmp_path: Path) -> None:
     assert catalogue.scan.waivers[0].owner == "ada@example.org"
     assert not catalogue.environments["prod"].automatic_rollback
     api = catalogue.services["api"]
-    assert (api.strategy, [step.weight for step in api.canary]) == ("canary", [10, 50, 100])
+    assert [(step.weight, step.pause) for step in api.canary] == [(10, False), (50, True), (100, False)]
     assert [bool(test.command) for test in api.verify.smoke] == [False, True]
 
 

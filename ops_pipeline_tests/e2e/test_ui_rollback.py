@@ -68,21 +68,18 @@ def test_the_ui_tells_the_whole_story_of_a_rollback(whole: Whole, page: Page, sh
 
     # The asset: which version runs again, and why.
     partition = f"dev|{service}"
-    page.goto(f"{url}/assets/release?view=partitions&partition={partition}")
-    for words in ("rolled_back_because", record.evidence.reason.split(",")[0], "threshold 5 %"):
-        ui.expect_words(page, words)
+    asset = f"{url}/assets/release?view=partitions&partition={partition}"
+    ui.open_page(page, asset, "rolled_back_because", record.evidence.reason.split(",")[0], "threshold 5 %")
     shot(page, shots / "rollback-release.png")
 
     # The check: red, with the numbers and where to look.
-    page.goto(f"{url}/assets/release?view=checks&checkDetail=metrics_verdict")
-    for words in ("metrics_verdict", "was rolled back by itself", "evidence", "measurements"):
-        ui.expect_words(page, words)
+    check = f"{url}/assets/release?view=checks&checkDetail=metrics_verdict"
+    ui.open_page(page, check, "metrics_verdict", "was rolled back by itself", "evidence", "measurements")
     shot(page, shots / "rollback-check.png")
 
     # The sensor's own record.
-    page.goto(f"{url}/locations/ops_pipeline/sensors/metric_rollback")
-    for words in ("metric_rollback", "Requested", "1 run requested"):
-        ui.expect_words(page, words)
+    sensor = f"{url}/locations/ops_pipeline/sensors/metric_rollback"
+    ui.open_page(page, sensor, "metric_rollback", "Requested", "1 run requested")
     shot(page, shots / "rollback-sensor.png")
 
     # Nothing deploys that digest until somebody lifts it.

@@ -87,6 +87,21 @@ def expect_words(page: Page, words: str, *, seconds: float = 30) -> None:
     expect(page.get_by_text(words).first).to_be_visible(timeout=seconds * 1000)
 
 
+def open_page(page: Page, address: str, *words: str) -> None:
+    """Open a page and wait until it shows all these words; reload it like a person where it stays empty."""
+    page.goto(address)
+    for last in (False, False, True):
+        try:
+            expect_words(page, words[0], seconds=30)
+            break
+        except AssertionError:
+            if last:
+                raise
+            page.reload()
+    for each in words[1:]:
+        expect_words(page, each)
+
+
 def show_step(page: Page, url: str, run_id: str, step: str) -> None:
     """Open a run's log with only what one step says."""
     page.goto(f"{url}/runs/{run_id}?logs=step%3A{step}")
