@@ -24,7 +24,17 @@ ALLOWED: dict[str, set[str]] = {
 }
 WIRING = "defs/resources.py"
 DAGSTER = ("dagster", "dagster_webserver", "dagster_graphql", "dagster_docker", "dagster_shared")
-SDKS = ("docker", "azure", "httpx", "prometheus_api_client", "requests")
+SDKS = (
+    "docker",
+    "azure",
+    "httpx",
+    "prometheus_api_client",
+    "requests",
+    "cryptography",
+    "zstandard",
+    "pyrage",
+    "fastcrc",
+)
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

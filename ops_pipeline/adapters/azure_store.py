@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ops_pipeline.adapters.store_keys import check_conditions, check_key, check_prefix, conflict_words
-from ops_pipeline.catalogue import model
+from ops_pipeline.catalogue import base
 from ops_pipeline.errors import Conflict, OpsError, Permanent, Transient
 from ops_pipeline.ports import Blob, BlobInfo, BlobStore
 
@@ -36,7 +36,7 @@ Attempt = tuple[str, str | None, bool, bytes]
 
 
 def open_azure_store(
-    settings: model.AzureStore,
+    settings: base.AzureStore,
     secret: Callable[[str], str],
     *,
     connection_timeout: float = 5.0,

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+from ops_pipeline.catalogue.backup_model import Backups, EnvironmentBackup
+from ops_pipeline.catalogue.base import AzureStore, Model, Name, SecretReference
+
 Severity = Literal["CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN"]
-SecretReference = Annotated[
-    str,
-    Field(
-        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$",
-        description="Where the control plane reads the secret: `env:NAME` or `file:PATH`. Never the value itself.",
-    ),
-]
-
-
-class Model(BaseModel):
-    """Base of all catalogue models: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Registry(Model):
@@ -33,18 +22,6 @@ class Registry(Model):
 
     address: str = Field(description="host[:port][/prefix], e.g. `127.0.0.1:5000/storefront`")
     insecure: bool = Field(False, description="Plain HTTP; only ever needed for registries that are not on loopback")
-
-
-class AzureStore(Model):
-    """A container in Azure Blob Storage."""
-
-    container: str = Field(description="Container name")
-    account_url: str | None = Field(None, description="https://ACCOUNT.blob.core.windows.net: managed identity")
-    connection_string: SecretReference | None = Field(
-        None, description="Connection string (Azurite, or an account key)"
-    )
-    sas_url: SecretReference | None = Field(None, description="Container URL with a SAS token")
-    prefix: str = Field("", description="Prefix of every key")
 
 
 class Store(Model):
@@ -92,6 +69,12 @@ class EnvironmentPolicy(Model):
     allow_sample_database: bool = Field(False, description="Accept reports made with the sample database")
     max_database_age_hours: float | None = Field(None, gt=0, description="Refuse reports from an older database")
     max_scan_age_hours: float | None = Field(None, gt=0, description="Refuse older reports")
+    require_backup_minutes: float | None = Field(
+        None, gt=0, description="A deploy needs a good backup set so young; without one it takes one first"
+    )
+    require_drill_days: float | None = Field(
+        None, gt=0, description="A deploy is refused unless a restore drill passed within so many days"
+    )
 
 
 class Host(Model):
@@ -195,6 +178,7 @@ class Environment(Model):
     policy: EnvironmentPolicy = EnvironmentPolicy()
     flags: dict[Name, Flag] = Field({}, description="Feature flags of this environment")
     services: dict[Name, ServiceOverride] = Field({}, description="What differs here, by service")
+    backup: EnvironmentBackup | None = Field(None, description="What is backed up; leave out for nothing")
 
 
 class BuildSettings(Model):
@@ -290,6 +274,7 @@ class Catalogue(Model):
     alertmanager: Alertmanager = Alertmanager()
     front_door: FrontDoor = FrontDoor()
     scan: ScanSettings = ScanSettings()
+    backups: Backups = Backups()
     environments: dict[Name, Environment] = Field(min_length=1)
     services: dict[Name, Service] = Field(min_length=1)
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops_pipeline.catalogue.model import Catalogue
+from ops_pipeline.errors import Permanent
 from ops_pipeline.ports import (
     Alerts,
     BlobStore,
     Clock,
     ContainerRuntime,
+    DataSource,
     Edge,
+    FileTree,
     ImageBuilder,
     MetricsSource,
     Registry,
     Scanner,
+    Vault,
 )
+
+
+def _no_vault() -> Vault:
+    raise Permanent("this control plane was opened without backups")
+
+
+def _no_sources(environment: str) -> Sequence[DataSource | FileTree]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,8 @@ class Platform:
     `runtimes(environment)` and `edges(environment)` give one entry per host, in the catalogue's order.
     `secret(reference)` reads `env:NAME` or `file:PATH`; raises BadInput naming the reference, never the value.
     `controller` tells this process from all others ("host:pid").
+    `vault()` opens where backups are kept; raises BadInput, Permanent. `sources(environment)` gives one entry per data
+    source of the catalogue, databases first, files second.
     """
 
     root: Path
@@ -42,3 +56,5 @@ class Platform:
     edges: Callable[[str], Sequence[Edge]]
     secret: Callable[[str], str]
     controller: str
+    vault: Callable[[], Vault] = field(default=_no_vault)
+    sources: Callable[[str], Sequence[DataSource | FileTree]] = field(default=_no_sources)

@@ -1,0 +1,1 @@
+"""Backups: what a set is, and the decisions about it (pure)."""

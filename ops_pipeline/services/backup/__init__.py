@@ -1,0 +1,1 @@
+"""Backups: taking, proving, keeping and restoring sets."""
