@@ -1,0 +1,1 @@
+"""Databases as data sources: each dumped, counted and restored by its own tools inside its own container."""

@@ -1,0 +1,475 @@
+"""Tools run inside a container through the Docker API, their input and output streamed, their end always known.
+
+The engine puts both output streams on one connection in frames: kind, three zero bytes, length (big-endian), content
+(Engine API, «Attach to a container», stream format). They are read into one large buffer and cut there.
+
+Two things a plain exec lacks. The connection changes its protocol after the engine's answer, and what the tool wrote
+before that could be lost: so a small shell waits for one line of ours before the tool begins. And an exec goes on when
+its connection breaks: so the shell of a tool that needs no input ends it as soon as its own input ends, which also
+covers a controller that is killed; a tool that reads its input notices that end itself. What still runs at `close` is
+found by a mark in its environment and killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ops_pipeline.adapters.databases.container import Engine
+from ops_pipeline.errors import NotFound, OpsError, Permanent
+
+ERROR_TAIL_BYTES = 8192
+BUFFER_BYTES = 1024 * 1024
+WRITE_BYTES = 256 * 1024
+END_SECONDS = 20.0  # between the end of the stream and the engine knowing the exit code
+KILLED_SECONDS = 10.0
+MARK = "OPS_TOOL"
+_STDERR = 2
+_HEADER = struct.Struct(">BxxxL")
+
+# Reads its input: it takes over the shell's place. Byte for byte, so nothing behind the first line is lost.
+_FED = 'read -r _ || exit 125; exec "$@"'
+# Needs no input: the shell stays and watches for the connection's end.
+_WATCHED = """\
+exec 3<&0
+read -r _ <&3 || exit 125
+"$@" </dev/null 3<&- & tool=$!
+{ while read -r _; do :; done; kill -9 "$tool"; } <&3 3<&- >/dev/null 2>&1 & watch=$!
+exec 3<&-
+wait "$tool"; code=$?
+kill -9 "$watch" 2>/dev/null; wait "$watch" 2>/dev/null
+exit "$code"
+"""
+_KILL = 'for file in $(grep -lsF "$0" /proc/[0-9]*/environ); do p=${file#/proc/}; kill -9 "${p%/environ}"; done; :'
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a tool left behind; `out` and `err` are cut to their last bytes if they were long."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.out.decode(errors="replace")
+
+
+class Tool:
+    """One tool running in a container. One thread may read while another writes; else not thread-safe."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+        fed: bool = False,
+        hang_seconds: float = 3600.0,
+        what: str = "",
+    ) -> None:
+        """Start it. `container` is an id or a name; `environment` may carry secrets, `argv` must not.
+
+        `fed`: it gets input by `write` and `end_input`. `hang_seconds`: longest silence of a read, longest standstill
+        of a write. `what` names it in messages. Raise NotFound, Unavailable, Permanent, Transient.
+        """
+        self.what = what or argv[0]
+        self._engine, self._container, self._user, self._fed = engine, container, user, fed
+        self._hang_seconds = hang_seconds
+        self._mark = f"{MARK}={uuid.uuid4().hex}"
+        self._pieces = _Pieces()
+        self._error_tail = bytearray()
+        self._code: int | None = None
+        self._ended = False
+        self._closed = False
+        self._wrote_at = float("-inf")
+        script = _FED if fed else _WATCHED
+        with engine.doing(f"run {self.what}") as client:
+            created = client.exec_create(
+                container,
+                ["sh", "-c", script, "sh", *argv],
+                stdin=True,
+                stdout=True,
+                stderr=True,
+                user=user,
+                environment=[*(f"{name}={value}" for name, value in (environment or {}).items()), self._mark],
+            )
+            self._id = str(created["Id"])
+            self._stream = client.exec_start(self._id, socket=True)
+        # docker-py wraps the socket of a local engine, and gives it bare for TLS and ssh.
+        self._socket: Any = getattr(self._stream, "_sock", self._stream)
+        try:
+            self._socket.settimeout(hang_seconds)
+            self._socket.sendall(b"\n")
+        except OSError as error:
+            self.close()
+            raise self._broken(error) from error
+
+    @property
+    def error_tail(self) -> str:
+        """The last words on standard error so far."""
+        return bytes(self._error_tail).decode(errors="replace").strip()
+
+    @property
+    def code(self) -> int | None:
+        """Exit code once the tool ended."""
+        return self._code
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes of standard output; b"" once the stream ended and the exit code is known (see `code`).
+
+        Raise Permanent when it hangs or the connection breaks; the tool is killed then.
+        """
+        while not self._pieces.size and not self._ended:
+            self._receive()
+        if self._pieces.size:
+            return self._pieces.take(size)
+        self._await_code()
+        return b""
+
+    def readline(self) -> bytes:
+        """One line of standard output with its end; what there is when the stream ended. Raise as `read`."""
+        while (line := self._pieces.line(self._ended)) is None:
+            self._receive()
+        if not line:
+            self._await_code()
+        return line
+
+    def write(self, data: bytes) -> None:
+        """Give input. Raise Permanent when it is not taken for too long or the tool ended."""
+        view = memoryview(data)
+        try:
+            for at in range(0, len(view), WRITE_BYTES):
+                self._socket.settimeout(self._hang_seconds)
+                self._socket.sendall(view[at : at + WRITE_BYTES])
+                self._wrote_at = time.monotonic()
+        except TimeoutError as error:
+            self.kill()
+            raise Permanent(f"{self.what} took no input for {self._hang_seconds:.0f} s and was ended") from error
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def end_input(self) -> None:
+        """No more input comes."""
+        import socket
+
+        with contextlib.suppress(OSError):
+            if isinstance(self._socket, socket.socket) and not hasattr(self._socket, "proc"):
+                # Also under TLS the TCP direction is closed: the engine takes that for the end of the input.
+                socket.socket.shutdown(self._socket, socket.SHUT_WR)
+            elif hasattr(self._socket, "shutdown_write"):
+                self._socket.shutdown_write()
+            else:
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def require_success(self) -> None:
+        """Raise Permanent with the tool's last words unless it ended with code 0."""
+        if self._code != 0:
+            raise Permanent(failure_words(self.what, self._code, self.error_tail))
+
+    def kill(self) -> None:
+        """Kill the tool inside the container; no error."""
+        with contextlib.suppress(OpsError):
+            run(
+                self._engine,
+                self._container,
+                ["sh", "-c", _KILL, self._mark],
+                user=self._user,
+                hang_seconds=KILLED_SECONDS,
+                what="kill",
+            )
+
+    def close(self) -> None:
+        """End the tool if it still runs, and see that it ended; no error."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._code is None:
+            # First: it might take the end of its input for a regular one. By mark, because it may have children.
+            self.kill()
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        if self._code is None:
+            self._gone_within(KILLED_SECONDS)
+
+    def __enter__(self) -> Tool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _receive(self) -> None:
+        try:
+            self._socket.settimeout(self._hang_seconds)
+            free = self._pieces.free()
+            if hasattr(self._socket, "recv_into"):
+                count = self._socket.recv_into(free)
+            else:
+                data = self._socket.recv(len(free))
+                count = len(data)
+                free[:count] = data
+        except TimeoutError as error:
+            if time.monotonic() - self._wrote_at < self._hang_seconds:
+                return  # it is being fed, and has nothing to say
+            self.close()
+            raise Permanent(
+                f"{self.what} gave nothing for {self._hang_seconds:g} s and was ended",
+                hint=self.error_tail[-500:],
+            ) from error
+        except (OSError, ValueError) as error:
+            self.close()
+            raise self._broken(error) from error
+        if not count:
+            self._ended = True
+            return
+        self._pieces.arrived(count, self._error_tail)
+
+    def _await_code(self) -> None:
+        if self._code is not None:
+            return
+        if self._pieces.cut:
+            self.close()
+            raise Permanent(f"the engine's stream of {self.what} ended inside a frame")
+        deadline = time.monotonic() + END_SECONDS
+        wait = 0.002
+        while True:
+            try:
+                with self._engine.doing(f"ask how {self.what} ended") as client:
+                    state = client.exec_inspect(self._id)
+            except NotFound as error:
+                raise Permanent(
+                    f"{self.what} was broken off: its container is gone", hint=self.error_tail[-500:]
+                ) from error
+            if not state["Running"] and state["ExitCode"] is not None:
+                self._code = int(state["ExitCode"])
+                return
+            if time.monotonic() > deadline:
+                self.close()
+                raise Permanent(f"{self.what} closed its output but did not end within {END_SECONDS:.0f} s")
+            time.sleep(wait)
+            wait = min(wait * 2, 0.2)
+
+    def _gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        wait = 0.005
+        while True:
+            try:
+                with self._engine.doing(f"see that {self.what} ended") as client:
+                    if not client.exec_inspect(self._id)["Running"]:
+                        return True
+            except NotFound:
+                return True
+            except OpsError:
+                return False
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(wait)
+            wait = min(wait * 2, 0.1)
+
+    def _broken(self, error: Exception) -> Permanent:
+        return Permanent(f"the connection to {self.what} broke: {error}", hint=self.error_tail[-500:])
+
+
+class _Pieces:
+    """Received bytes, of which only standard output's are kept, cut out of the engine's frames where they lie."""
+
+    def __init__(self) -> None:
+        self._ready: list[memoryview] = []
+        self.size = 0
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._fill = 0  # bytes of the buffer in use
+        self._header = b""  # beginning of a header that was cut by the end of a receive
+        self._kind = 0
+        self._left = 0  # of the frame under way
+
+    @property
+    def cut(self) -> bool:
+        """Whether the end of the stream would cut a frame."""
+        return bool(self._left or self._header)
+
+    def free(self) -> memoryview:
+        """Where to receive."""
+        if len(self._buffer) - self._fill < 64 * 1024:
+            # What was received lives on as long as somebody's view of it.
+            self._buffer, self._fill = memoryview(bytearray(BUFFER_BYTES)), 0
+        return self._buffer[self._fill :]
+
+    def arrived(self, count: int, errors: bytearray) -> None:
+        """`count` bytes were received into `free()`: keep output; what is standard error goes to `errors`, bounded."""
+        at, end = self._fill, self._fill + count
+        buffer = self._buffer
+        self._fill = end
+        while at < end:
+            if not self._left:
+                needed = 8 - len(self._header)
+                if not self._header and end - at >= 8:
+                    self._kind, self._left = _HEADER.unpack_from(buffer, at)
+                    at += 8
+                else:
+                    self._header += bytes(buffer[at : min(at + needed, end)])
+                    at = min(at + needed, end)
+                    if len(self._header) < 8:
+                        return
+                    self._kind, self._left = _HEADER.unpack(self._header)
+                    self._header = b""
+                continue
+            length = min(self._left, end - at)
+            piece = buffer[at : at + length]
+            if self._kind == _STDERR:
+                errors += piece
+                del errors[:-ERROR_TAIL_BYTES]
+            else:
+                self._ready.append(piece)
+                self.size += length
+            at += length
+            self._left -= length
+
+    def take(self, size: int) -> bytes:
+        """Up to `size` bytes of output."""
+        if size >= self.size:
+            data = b"".join(self._ready)
+            self._ready.clear()
+            self.size = 0
+            return data
+        taken, left = [], size
+        for index, piece in enumerate(self._ready):
+            if len(piece) > left:
+                taken.append(piece[:left])
+                self._ready[: index + 1] = [piece[left:]]
+                break
+            taken.append(piece)
+            left -= len(piece)
+        self.size -= size
+        return b"".join(taken)
+
+    def line(self, ended: bool) -> bytes | None:
+        """One line, or None while it has no end."""
+        data = b"".join(self._ready)
+        self._ready[:] = [memoryview(data)] if data else []
+        at = data.find(b"\n")
+        if at < 0:
+            return self.take(len(data)) if ended else None
+        return self.take(at + 1)
+
+
+def failure_words(what: str, code: int | None, errors: str) -> str:
+    """«pg_dump failed (exit code 1): last words», with the meaning of the codes a shell and the kernel give."""
+    meaning = {126: ", cannot be run", 127: ", there is no such program", 137: ", killed", 143: ", told to end"}
+    words = f": {errors[-2000:]}" if errors else ""
+    return f"{what} failed (exit code {code}{meaning.get(code or 0, '')}){words}"
+
+
+def run(
+    engine: Engine,
+    container: str,
+    argv: Sequence[str],
+    *,
+    chunks: Iterable[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+    user: str = "",
+    hang_seconds: float = 60.0,
+    what: str = "",
+    max_bytes: int = 64 * 1024 * 1024,
+    check: bool = False,
+) -> Result:
+    """Run a tool to its end, feeding it `chunks` (None = no input), and return what it left.
+
+    At most `max_bytes` of output are kept (more is Permanent when `check`, else the end of it is kept). With `check`
+    any exit code but 0 is Permanent with the tool's last words. Whatever `chunks` raises kills the tool and passes on.
+    Raise NotFound, Unavailable, Permanent, Transient.
+    """
+    name = what or argv[0]
+    with Tool(
+        engine,
+        container,
+        argv,
+        environment=environment,
+        user=user,
+        fed=chunks is not None,
+        hang_seconds=hang_seconds,
+        what=name,
+    ) as tool:
+        feeder = None if chunks is None else _Feeder(tool, chunks)
+        out = bytearray()
+        try:
+            while piece := tool.read(BUFFER_BYTES):
+                out += piece
+                if len(out) > max_bytes:
+                    if check:
+                        raise Permanent(f"{name} answered more than {max_bytes // 1024 // 1024} MiB")
+                    del out[: len(out) - max_bytes]
+        except OpsError:
+            if feeder is not None:
+                feeder.stop()
+                feeder.raise_cause()
+            raise
+        if feeder is not None:
+            feeder.stop()
+            feeder.raise_cause()
+        if check:
+            tool.require_success()
+            if feeder is not None:
+                feeder.raise_broken()
+        return Result(code=tool.code if tool.code is not None else -1, out=bytes(out), err=tool.error_tail)
+
+
+class _Feeder:
+    """Writes a tool's input in a thread of its own, because the tool may talk while it is fed."""
+
+    def __init__(self, tool: Tool, chunks: Iterable[bytes]) -> None:
+        self._tool = tool
+        self._chunks = chunks
+        self._cause: BaseException | None = None
+        self._broken: OpsError | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._feed, name=f"input of {tool.what}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Once the tool ended: no more input is taken from the caller's iterator."""
+        self._stopped.set()
+        self._thread.join(timeout=60)
+
+    def raise_cause(self) -> None:
+        """Raise what the caller's iterator raised, if it did."""
+        if self._cause is not None:
+            raise self._cause
+
+    def raise_broken(self) -> None:
+        """Raise when the tool did not take all of its input, although it ended with success."""
+        if self._broken is not None:
+            raise self._broken
+
+    def _feed(self) -> None:
+        try:
+            for chunk in self._chunks:
+                if self._stopped.is_set():
+                    self._broken = Permanent(f"{self._tool.what} ended before it had read all of its input")
+                    return
+                try:
+                    self._tool.write(chunk)
+                except OpsError as error:
+                    self._broken = error
+                    return
+        except BaseException as error:
+            # Also KeyboardInterrupt and the like: passed on in the caller's thread. The tool must not take the end of
+            # a broken input for its regular end.
+            self._cause = error
+            self._tool.kill()
+        finally:
+            self._tool.end_input()
+
+
+__all__ = ["Result", "Tool", "failure_words", "run"]
