@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.image import Image, ImageConfig, ImageRef
@@ -17,7 +18,7 @@ from ops_pipeline.core.measurement import SeriesKey
 from ops_pipeline.core.routing import Pool
 from ops_pipeline.core.scan import DatabaseInfo, Finding, ScanReport
 from ops_pipeline.errors import BadInput, Problem
-from ops_pipeline.ports import BlobStore, Clock, ContainerRuntime, Edge, Probe
+from ops_pipeline.ports import BlobStore, Clock, ContainerRuntime, DataSource, Edge, FileTree, Probe, Vault
 from ops_pipeline.services.images import record_image, record_scan
 from ops_pipeline.services.platform import Platform
 from ops_pipeline_tests.fakes.alerts import FakeAlerts
@@ -29,6 +30,9 @@ from ops_pipeline_tests.fakes.registry import InMemoryRegistry
 from ops_pipeline_tests.fakes.runtime import Behaviour, FakeRuntime
 from ops_pipeline_tests.fakes.scanner import FakeScanner
 from ops_pipeline_tests.fakes.store import InMemoryStore
+
+if TYPE_CHECKING:
+    from ops_pipeline_tests.fakes.vault import FakeVault
 
 REPOSITORY = "127.0.0.1:5000/shop"
 
@@ -141,9 +145,17 @@ class Bed:
         self.secrets = {"env:TOKEN": "s3cret-token"}
         self.runtimes: dict[str, list[FakeRuntime]] = {}
         self.edges: dict[str, list[FakeEdge]] = {}
+        self.data: dict[str, list[DataSource | FileTree]] = {}  # sources by environment, databases first
         for name, settings in self.catalogue.environments.items():
             self.runtimes[name] = [FakeRuntime(host.name, self.clock) for host in settings.hosts]
             self.edges[name] = [FakeEdge(r.host, name, r.answer) for r in self.runtimes[name]]
+
+    @cached_property
+    def vault(self) -> FakeVault:
+        """Where backups are kept, made when it is first asked for."""
+        from ops_pipeline_tests.fakes.vault import FakeVault
+
+        return FakeVault(self.clock.now)
 
     def platform(
         self, controller: str = "test:1", *, lifeline: Lifeline | None = None, clock: Clock | None = None
@@ -159,6 +171,20 @@ class Bed:
         def edges(environment: str) -> Sequence[Edge]:
             return [cast(Edge, of(port, f"edge {port.host}")) for port in self.edges[environment]]
 
+        def beat(call: str) -> Callable[[], None]:
+            assert lifeline is not None
+            lifeline.beat(call)
+            return lambda: lifeline.after_each(call)
+
+        def vault() -> Vault:
+            return self.vault.vault(None if lifeline is None else beat)
+
+        def sources(environment: str) -> Sequence[DataSource | FileTree]:
+            from ops_pipeline_tests.fakes.vault import announced
+
+            found = self.data.get(environment, [])
+            return found if lifeline is None else [announced(source, beat) for source in found]
+
         return Platform(
             root=Path(),
             catalogue=self.catalogue,
@@ -173,6 +199,8 @@ class Bed:
             edges=edges,
             secret=self.secret,
             controller=controller,
+            vault=vault,
+            sources=sources,
         )
 
     def secret(self, reference: str) -> str:

@@ -1,0 +1,90 @@
+"""A Sealing in memory without any secrecy: what it seals opens only as it was sealed, and that is all it promises.
+
+The real one (adapters/sealing.py) costs milliseconds per key; use cases that are run thousands of times take this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import zlib
+from collections.abc import Mapping
+
+from ops_pipeline.core.backup.records import FRAME_BYTES
+from ops_pipeline.errors import PolicyRefused, StoreDamaged
+from ops_pipeline.ports import DataKey, Sealing
+
+_TAG = 32
+
+
+class FakeSealing(Sealing):
+    """`name` stands for the signing key: another name is another machine. `can_open` may be switched off."""
+
+    def __init__(self, name: str = "here", recipients: tuple[str, ...] = ("age1fake",), *, identity: bool = True):
+        self._name = name
+        self._recipients = recipients
+        self._numbers = itertools.count(1)
+        self.identity = identity
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        return self._recipients
+
+    @property
+    def can_open(self) -> bool:
+        return self.identity
+
+    def new_key(self) -> DataKey:
+        secret = self._mac(b"key", str(next(self._numbers)).encode())
+        return DataKey(secret, f"wrapped-{secret.hex()}")
+
+    def unwrap(self, wrapped: str) -> DataKey:
+        if not self.identity:
+            raise PolicyRefused("opening a backup", ["no identity here opens it"])
+        try:
+            return DataKey(bytes.fromhex(wrapped.removeprefix("wrapped-")), wrapped)
+        except ValueError as error:
+            raise StoreDamaged("a wrapped key is damaged") from error
+
+    def seal(self, key: DataKey, identity: str, index: int, last: bool, plain: bytes, *, compress: bool) -> bytes:
+        body = zlib.compress(plain, 1) if compress else zlib.compress(plain, 0)
+        return _tag(key.secret, identity, index, last, body) + body
+
+    def open(self, key: DataKey, identity: str, index: int, last: bool, sealed: bytes) -> bytes:
+        tag, body = sealed[:_TAG], sealed[_TAG:]
+        if tag != _tag(key.secret, identity, index, last, body):
+            raise StoreDamaged(f"frame {index} of {identity} is not as it was sealed")
+        opener = zlib.decompressobj()
+        plain = opener.decompress(body, FRAME_BYTES)
+        if not opener.eof and opener.decompress(opener.unconsumed_tail, 1):
+            raise StoreDamaged(f"frame {index} of {identity} is larger than a frame")
+        return plain
+
+    def address(self, plain_sha256: str) -> str:
+        return self._mac(b"address", plain_sha256.encode()).hex()
+
+    def seal_own(self, data: bytes, what: str) -> bytes:
+        return self._mac(b"own", what.encode(), data) + data
+
+    def open_own(self, data: bytes, what: str) -> bytes:
+        tag, plain = data[:_TAG], data[_TAG:]
+        if tag != self._mac(b"own", what.encode(), plain):
+            raise StoreDamaged(f"{what} was not sealed here, or was changed since")
+        return plain
+
+    def sign(self, data: bytes) -> Mapping[str, str]:
+        return {"key": self._name, "signature": self._mac(b"sign", data).hex()}
+
+    def check_signature(self, data: bytes, signature: Mapping[str, str], what: str) -> None:
+        if dict(signature) != dict(self.sign(data)):
+            raise StoreDamaged(f"{what} is not signed by a trusted key, or was changed since")
+
+    def _mac(self, *parts: bytes) -> bytes:
+        return hmac.digest(self._name.encode(), json.dumps([part.hex() for part in parts]).encode(), "sha256")
+
+
+def _tag(secret: bytes, identity: str, index: int, last: bool, body: bytes) -> bytes:
+    place = json.dumps([identity, index, last]).encode()
+    return hmac.digest(secret, place + hashlib.sha256(body).digest(), "sha256")
