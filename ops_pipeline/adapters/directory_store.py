@@ -27,8 +27,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ops_pipeline.adapters.local_disk import explained, sync_folder
 from ops_pipeline.adapters.store_keys import check_conditions, check_key, check_prefix, conflict_words
-from ops_pipeline.errors import Conflict, OpsError, Permanent, Transient
+from ops_pipeline.errors import Conflict, Permanent, Transient
 from ops_pipeline.ports import Blob, BlobInfo, BlobStore
 
 RESERVED = ".store"
@@ -37,18 +38,6 @@ RESERVED = ".store"
 _STRIPES = 256
 _SWEEP_AFTER_SECONDS = 24 * 3600.0
 _SWEEP_EVERY_SECONDS = 3600.0
-_HINTS = {
-    errno.ENOSPC: "The disk is full: free some space.",
-    errno.EDQUOT: "The disk quota is used up.",
-    errno.EROFS: "The file system is mounted read-only.",
-    errno.EACCES: "This user may not access it: check owner and mode.",
-    errno.EPERM: "This user may not access it: check owner and mode.",
-    errno.ENOTDIR: "Something on that path is a file and ought to be a folder.",
-    errno.EEXIST: "Something on that path is a file and ought to be a folder.",
-    errno.EISDIR: "It is a folder and ought to be a file.",
-    errno.ELOOP: "It is a symbolic link; the store follows none.",
-}
-_MAY_PASS = {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
 class DirectoryStore(BlobStore):
@@ -74,7 +63,7 @@ class DirectoryStore(BlobStore):
                 return None  # a part of the key is an object itself, so this one cannot exist
             raise Permanent(f"store {self._root} is not a folder") from None
         except OSError as error:
-            raise _explained("read", path, error) from error
+            raise explained("read", path, error) from error
         try:
             with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor, opened without following links
                 # Files are replaced, never changed: status and content of one descriptor belong together.
@@ -82,7 +71,7 @@ class DirectoryStore(BlobStore):
         except IsADirectoryError:
             return None
         except OSError as error:
-            raise _explained("read", path, error) from error
+            raise explained("read", path, error) from error
 
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
         """Store durably and return the new etag. See `BlobStore.write`."""
@@ -104,12 +93,12 @@ class DirectoryStore(BlobStore):
                         raise Conflict(conflict_words(key, if_absent=if_absent))
                     etag = _stamp(temporary, stripe, current)
                     temporary.rename(path)
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
                     return etag
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
-            raise _explained("write", path, error) from error
+            raise explained("write", path, error) from error
 
     def delete(self, key: str) -> None:
         """Remove durably; no error when there is none."""
@@ -122,9 +111,9 @@ class DirectoryStore(BlobStore):
                     path.unlink()
                 except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                     return
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         except OSError as error:
-            raise _explained("delete", path, error) from error
+            raise explained("delete", path, error) from error
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Objects whose key starts with `prefix`, sorted by key."""
@@ -135,7 +124,7 @@ class DirectoryStore(BlobStore):
             if self._root.exists():
                 _collect(self._root / folder, f"{folder}/" if folder else "", start, found)
         except OSError as error:
-            raise _explained("list", self._root / folder, error) from error
+            raise explained("list", self._root / folder, error) from error
         return iter(sorted(found, key=lambda info: info.key))
 
     def _path(self, key: str) -> Path:
@@ -178,7 +167,7 @@ class DirectoryStore(BlobStore):
         if folder != self._root.parent:  # whatever stands above the root is not ours to fsync
             self._make_folder(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
     def _sweep(self) -> None:
         """Remove what writers killed long ago left behind; at most once an hour and process."""
@@ -256,19 +245,3 @@ def _status(path: Path) -> os.stat_result | None:
         return path.lstat()
     except FileNotFoundError:
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explained(operation: str, path: Path, error: OSError) -> OpsError:
-    place = error.filename if isinstance(error.filename, str) else str(path)
-    words = f"store cannot {operation} {place}: {error.strerror or error}"
-    if error.errno in _MAY_PASS:
-        return Transient(words)
-    return Permanent(words, hint=_HINTS.get(error.errno or 0, ""))
