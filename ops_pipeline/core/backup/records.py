@@ -154,6 +154,7 @@ class Manifest:
     commit: str
     recipients: tuple[str, ...]  # public keys that can open it
     warnings: tuple[str, ...] = ()
+    partial: bool = False  # somebody asked for some of the data sources only: never the fresh set, nor the latest
     schema: int = SCHEMA
 
     @property
