@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL, WORSE_LEVEL
+from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_FIRST, THRESHOLD_LEVEL, WORSE_LEVEL
 from ops_pipeline.core.judgement.comparison import (
     ASSUMED,
     COMPARED_REQUESTS,
@@ -139,7 +139,7 @@ class Fleet:
         self.served_all = np.zeros(count)
         self._watch = watch
         self._others = others
-        self._paid, self._unpaid, self._time = 0.0, 1.0, 0.0
+        self._paid, self._unpaid, self._unpaid_whole, self._time = 0.0, 1.0, 1.0, 0.0
         self._half, self._whole = _Bets(THRESHOLD / 2, count), _Bets(THRESHOLD, count)
         self._worse = np.zeros((len(WORSE_RATIOS), count))
         self._paired = np.zeros((5, count))  # bad, total, stable's bad, stable's total, units joined
@@ -155,20 +155,25 @@ class Fleet:
         bad, total, stable_bad, stable_total = units
         pay = fresh_money(self._paid, length, self._watch)
         self._paid += length
-        pay = FIRST if self._unpaid == 1.0 else min(pay, self._unpaid)
+        if self._unpaid == 1.0:
+            pay, pay_whole = FIRST, THRESHOLD_FIRST
+        else:
+            pay_whole = min(pay * (1 - THRESHOLD_FIRST) / (1 - FIRST), self._unpaid_whole)
+            pay = min(pay, self._unpaid)
         self._unpaid -= pay
+        self._unpaid_whole -= pay_whole
         before, self._time = self._time, self._time + length
         seen = total > 0
         share = np.divide(bad, total, out=np.zeros_like(bad), where=seen)
         self._half.add(np.where(seen, share, THRESHOLD / 2), pay)
-        self._whole.add(np.where(seen, share, THRESHOLD), pay)
+        self._whole.add(np.where(seen, share, THRESHOLD), pay_whole)
         self._compare(bad, total, stable_bad, stable_total)
         self._sums[0] += bad
         self._sums[1] += total
         self._sums[2] += bad * share
         self._sums[3] += seen
         reached = (self._half.value(self._unpaid) >= HALF_LEVELS["errors"]) & (
-            self._whole.value(self._unpaid) >= THRESHOLD_LEVEL
+            self._whole.value(self._unpaid_whole) >= THRESHOLD_LEVEL
         )
         if reached.any():
             mine, stable = np.where(
@@ -213,7 +218,7 @@ class Fleet:
         ratios = np.array(GOOD_RATIOS)[:, None]
         logs = (bad / factor) * np.log(ratios) - (total / factor) * np.log1p(THRESHOLD * (ratios - 1))
         value = np.exp(np.minimum(logs, np.log(CAP))).sum(axis=0) / len(GOOD_RATIOS)
-        calm = self._whole.value(self._unpaid)[rows] < THRESHOLD_LEVEL
+        calm = self._whole.value(self._unpaid_whole)[rows] < THRESHOLD_LEVEL
         calm &= self._half.value(self._unpaid)[rows] < HALF_LEVELS["errors"]
         self.at["pass"][self.ids[rows[(value >= GOOD_LEVEL) & calm]]] = self._time
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 
-from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL, WORSE_LEVEL
+from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_FIRST, THRESHOLD_LEVEL, WORSE_LEVEL
 from ops_pipeline.core.judgement.evidence import FIRST, STAKES, WORSE_RATIOS, evidence, good
 from ops_pipeline.core.judgement.judge import PASS_SECONDS, PASS_SLOW_UNITS, PASS_UNITS, SLOW_SHARE, WARM_UP_SECONDS
 from ops_pipeline.core.judgement.units import BUSY_RATE, BUSY_UNIT_SECONDS, UNIT_SECONDS
@@ -70,8 +70,8 @@ def fail_seconds(share: float, rate: float, stable_rate: float, threshold: float
         return inf
     length = unit_seconds(rate)
     needed = max(
-        _units_to(share, rate * length, threshold / 2, HALF_LEVELS["errors"]),
-        _units_to(share, rate * length, threshold, THRESHOLD_LEVEL),
+        _units_to(share, rate * length, threshold / 2, HALF_LEVELS["errors"], FIRST),
+        _units_to(share, rate * length, threshold, THRESHOLD_LEVEL, THRESHOLD_FIRST),
     )
     if stable_rate >= 0.2 * (rate + stable_rate):
         # Every failing request is the release's: W grows by ratio/(1 + s·(ratio − 1)) with each.
@@ -137,17 +137,17 @@ def _clean_requests(threshold: float) -> int:
     return low
 
 
-def _units_to(share: float, requests: float, tolerated: float, level: float) -> float:
+def _units_to(share: float, requests: float, tolerated: float, level: float, first: float) -> float:
     """Units of so many requests on average until E reaches a level."""
     growths = [_growth(share, requests, tolerated, stake) for stake in STAKES]
     best = max(growths)
     if best <= 0:
         return inf
     least = 0
-    while least < 1000 and evidence([(round(1000 * share), 1000)] * least, tolerated) < level:
+    while least < 1000 and evidence([(round(1000 * share), 1000)] * least, tolerated, first=first) < level:
         least += 1
     # Some of the accounts grow with the best one: together they save it about half of what a single one would need.
-    return max(float(least), log(level * len(STAKES) / 2 / FIRST) / best)
+    return max(float(least), log(level * len(STAKES) / 2 / first) / best)
 
 
 def _growth(share: float, requests: float, tolerated: float, stake: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.verdict_simulation import Cell, Fleet, draw
+from ops_pipeline.core.judgement.account import THRESHOLD_FIRST, THRESHOLD_LEVEL
 from ops_pipeline.core.judgement.evidence import Evidence, Good
 from ops_pipeline.core.judgement.judge import Judge, fresh_money
 from ops_pipeline.core.judgement.verdict import Outcome
@@ -74,7 +75,7 @@ def judged(history: list[tuple[float, float, list[list[int]]]], index: int) -> f
 
 def passed(history: list[tuple[float, float, list[list[int]]]], index: int) -> float:
     """When the errors alone would pass."""
-    account, half, whole, before = Good(0.05), Evidence(0.025), Evidence(0.05), 0.0
+    account, half, whole, before = Good(0.05), Evidence(0.025), Evidence(0.05, THRESHOLD_FIRST), 0.0
     for time, length, units in history:
         bad, total = units[0][index], units[1][index]
         pay = fresh_money(before, length, 1800.0)
@@ -82,7 +83,7 @@ def passed(history: list[tuple[float, float, list[list[int]]]], index: int) -> f
         account.add(bad, total)
         half.add(bad, total, pay)
         whole.add(bad, total, pay)
-        calm = half.value < 1250 and whole.value < 20
+        calm = half.value < 1250 and whole.value < THRESHOLD_LEVEL
         if time >= 60 and account.units >= 30 and account.value >= 20 and calm:
             return time
     return float("inf")

@@ -193,7 +193,7 @@ def test_a_new_case_among_old_ones_does_not_make_their_windows_long() -> None:
         scene.look(1)
     scene.metrics.queries.clear()
     verdicts = scene.judging.look([scene.case, late])
-    assert len(verdicts) == 2 and 290 <= verdicts[late].metrics[0].total <= 300
+    assert len(verdicts) == 2 and 270 <= verdicts[late].metrics[0].total <= 300
     assert [(seconds > 20, targets) for _, seconds, targets in scene.metrics.queries] == [
         *[(True, (("prod", "web"),))] * 3,
         *[(False, (("prod", "api"), ("prod", "web")))] * 3,

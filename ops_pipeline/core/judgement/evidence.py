@@ -35,10 +35,13 @@ class Evidence:
     Under "the expected share of each unit, given the past, is at most `tolerated`" the money cannot grow on average.
     """
 
-    __slots__ = ("_accounts", "_unpaid", "tolerated", "value")
+    __slots__ = ("_accounts", "_first", "_later", "_unpaid", "tolerated", "value")
 
-    def __init__(self, tolerated: float) -> None:
+    def __init__(self, tolerated: float, first: float = FIRST) -> None:
+        """`first` is the money of the first unit; what comes later is scaled so that all of it adds up to 1."""
         self.tolerated = tolerated
+        self._first = first
+        self._later = (1 - first) / (1 - FIRST)
         self.value = 1.0
         self._accounts = (0.0, 0.0, 0.0, 0.0)
         self._unpaid = 1.0
@@ -46,10 +49,10 @@ class Evidence:
     def add(self, bad: int, total: int, pay: float = (1 - FIRST) / PAYMENTS) -> float:
         """Take one unit (0 of 0 is one without requests) and return E.
 
-        `pay` is the fresh money of this unit; it must be decided before the unit is known. The first unit pays FIRST.
+        `pay` is the fresh money of this unit where FIRST came first; it must be decided before the unit is known.
         """
         unpaid = self._unpaid
-        pay = FIRST if unpaid == 1.0 else pay if pay < unpaid else unpaid
+        pay = self._first if unpaid == 1.0 else min(pay * self._later, unpaid)
         self._unpaid = unpaid = unpaid - pay
         gain = (bad / total) / self.tolerated - 1.0 if total else 0.0
         a, b, c, d = self._accounts
@@ -64,12 +67,14 @@ class Evidence:
         return self.value
 
 
-def evidence(units: Iterable[tuple[int, int]], tolerated: float, payments: int = PAYMENTS) -> float:
+def evidence(
+    units: Iterable[tuple[int, int]], tolerated: float, payments: int = PAYMENTS, first: float = FIRST
+) -> float:
     """E of units (bad, total) against "the share is at most `tolerated`", written as the formula stands."""
     accounts = [0.0] * len(STAKES)
     unpaid = 1.0
     for bad, total in units:
-        pay = FIRST if unpaid == 1.0 else min((1 - FIRST) / payments, unpaid)
+        pay = first if unpaid == 1.0 else min((1 - first) / payments, unpaid)
         unpaid -= pay
         share = bad / total if total else tolerated
         accounts = [
