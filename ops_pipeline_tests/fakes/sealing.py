@@ -12,11 +12,12 @@ import json
 import zlib
 from collections.abc import Mapping
 
+from ops_pipeline.core.backup.frames import PREFIX_BYTES, TAG_BYTES, LayoutError, frame_prefix, parse_frame_prefix
 from ops_pipeline.core.backup.records import FRAME_BYTES
 from ops_pipeline.errors import PolicyRefused, StoreDamaged
 from ops_pipeline.ports import DataKey, Sealing
 
-_TAG = 32
+_OWN_TAG = 32
 
 
 class FakeSealing(Sealing):
@@ -49,17 +50,25 @@ class FakeSealing(Sealing):
             raise StoreDamaged("a wrapped key is damaged") from error
 
     def seal(self, key: DataKey, identity: str, index: int, last: bool, plain: bytes, *, compress: bool) -> bytes:
-        body = zlib.compress(plain, 1) if compress else zlib.compress(plain, 0)
-        return _tag(key.secret, identity, index, last, body) + body
+        packed = zlib.compress(plain, 1) if compress else plain
+        codec, body = ("zstd", packed) if len(packed) < len(plain) else ("none", plain)
+        sealed = _tag(key.secret, identity, index, last, codec, body) + body
+        return frame_prefix(codec, len(sealed)) + sealed
 
     def open(self, key: DataKey, identity: str, index: int, last: bool, sealed: bytes) -> bytes:
-        tag, body = sealed[:_TAG], sealed[_TAG:]
-        if tag != _tag(key.secret, identity, index, last, body):
-            raise StoreDamaged(f"frame {index} of {identity} is not as it was sealed")
+        try:
+            codec, length = parse_frame_prefix(sealed)
+        except LayoutError as error:
+            raise StoreDamaged(f"frame {index} is damaged: {error}") from None
+        tag, body = sealed[PREFIX_BYTES:][:TAG_BYTES], sealed[PREFIX_BYTES + TAG_BYTES :]
+        if len(sealed) != PREFIX_BYTES + length or tag != _tag(key.secret, identity, index, last, codec, body):
+            raise StoreDamaged(f"frame {index} is damaged: it is not what was sealed here")
+        if codec == "none":
+            return body
         opener = zlib.decompressobj()
         plain = opener.decompress(body, FRAME_BYTES)
         if not opener.eof and opener.decompress(opener.unconsumed_tail, 1):
-            raise StoreDamaged(f"frame {index} of {identity} is larger than a frame")
+            raise StoreDamaged(f"frame {index} is damaged: it is larger than a frame")
         return plain
 
     def address(self, plain_sha256: str) -> str:
@@ -69,7 +78,7 @@ class FakeSealing(Sealing):
         return self._mac(b"own", what.encode(), data) + data
 
     def open_own(self, data: bytes, what: str) -> bytes:
-        tag, plain = data[:_TAG], data[_TAG:]
+        tag, plain = data[:_OWN_TAG], data[_OWN_TAG:]
         if tag != self._mac(b"own", what.encode(), plain):
             raise StoreDamaged(f"{what} was not sealed here, or was changed since")
         return plain
@@ -85,6 +94,6 @@ class FakeSealing(Sealing):
         return hmac.digest(self._name.encode(), json.dumps([part.hex() for part in parts]).encode(), "sha256")
 
 
-def _tag(secret: bytes, identity: str, index: int, last: bool, body: bytes) -> bytes:
-    place = json.dumps([identity, index, last]).encode()
-    return hmac.digest(secret, place + hashlib.sha256(body).digest(), "sha256")
+def _tag(secret: bytes, identity: str, index: int, last: bool, codec: str, body: bytes) -> bytes:
+    place = json.dumps([identity, index, last, codec]).encode()
+    return hmac.digest(secret, place + hashlib.sha256(body).digest(), "sha256")[:TAG_BYTES]
