@@ -25,16 +25,17 @@ from ops_pipeline.services.records import decode, encode
 from ops_pipeline.services.retrying import retried
 
 POLL_SECONDS = 1.0
+FOLDER = "leases"
 
 
-def lease_key(environment: str, service: str) -> str:
+def lease_key(environment: str, service: str, folder: str = FOLDER) -> str:
     """Store key of a lease."""
-    return f"leases/{environment}/{service}.json"
+    return f"{folder}/{environment}/{service}.json"
 
 
-def read_lease(platform: Platform, environment: str, service: str) -> Lease | None:
+def read_lease(platform: Platform, environment: str, service: str, *, folder: str = FOLDER) -> Lease | None:
     """The lease's record, held or not; None before the first one. Raise StoreDamaged, Unavailable."""
-    key = lease_key(environment, service)
+    key = lease_key(environment, service, folder)
     blob = retried(platform.clock, f"read {key}", lambda: platform.store.read(key))
     return None if blob is None else decode(Lease, blob.data, key)
 
@@ -42,8 +43,12 @@ def read_lease(platform: Platform, environment: str, service: str) -> Lease | No
 class HeldLease:
     """A lease in our hands; a context manager that renews it in the background and gives it back at the end."""
 
-    def __init__(self, platform: Platform, lease: Lease, etag: str, taken_at: float) -> None:
+    def __init__(
+        self, platform: Platform, lease: Lease, etag: str, taken_at: float, folder: str = FOLDER, hint: str = ""
+    ) -> None:
         self._platform = platform
+        self._key = lease_key(lease.environment, lease.service, folder)
+        self._hint = hint or "Nothing more was changed. `ops reconcile` finishes or undoes what was begun."
         self._lease = lease
         self._etag = etag
         self._renewed = taken_at  # monotonic, from before the write: the term may end earlier for us, never later
@@ -77,7 +82,7 @@ class HeldLease:
                 raise LeaseHeld(
                     f"the lease of {lease.environment}/{lease.service} could not be renewed for {self._age():.0f} s "
                     "and may be somebody else's by now",
-                    hint="Nothing more was changed. `ops reconcile` finishes or undoes what was begun.",
+                    hint=self._hint,
                 )
 
     def __enter__(self) -> HeldLease:
@@ -98,10 +103,6 @@ class HeldLease:
             except (Conflict, Transient):
                 # Somebody took over, or the store is away: the term ends by itself, and the work's own result counts.
                 self._lost = "given back"
-
-    @property
-    def _key(self) -> str:
-        return lease_key(self._lease.environment, self._lease.service)
 
     def _age(self) -> float:
         return self._platform.clock.monotonic() - self._renewed
@@ -162,14 +163,17 @@ def acquire(
     term_seconds: float = 30.0,
     wait_seconds: float = 0.0,
     progress: Progress | None = None,
+    folder: str = FOLDER,
+    hint: str = "",
 ) -> HeldLease:
     """Take the lease; use the result in a `with` statement.
 
     `at_least` is the highest generation seen elsewhere (the journal's): ours will be higher. With `wait_seconds` a
-    held lease is waited for, and `progress` hears of it. Raise LeaseHeld naming holder, run, reason, since when and
-    until when; StoreDamaged; Unavailable.
+    held lease is waited for, and `progress` hears of it. `folder` keeps leases of different kinds apart; `hint` is
+    said to a holder whose term may have ended. Raise LeaseHeld naming holder, run, reason, since when and until when;
+    StoreDamaged; Unavailable.
     """
-    clock, store, key = platform.clock, platform.store, lease_key(environment, service)
+    clock, store, key = platform.clock, platform.store, lease_key(environment, service, folder)
     deadline = clock.monotonic() + wait_seconds
     seen, seen_since, told = "", 0.0, 0
     while True:
@@ -210,7 +214,7 @@ def acquire(
                 raise
             clock.sleep(0.05)
             continue
-        return HeldLease(platform, lease, etag, monotonic)
+        return HeldLease(platform, lease, etag, monotonic, folder, hint)
 
 
 def _held_words(lease: Lease, now: datetime) -> str:

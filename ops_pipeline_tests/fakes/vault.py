@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ops_pipeline.ports import BlobStore, DataSource, FileTree, ObjectStore, Sealing, Vault
 from ops_pipeline_tests.fakes.data_source import FakeBeside, FakeDump
-from ops_pipeline_tests.fakes.object_store import InMemoryObjectStore, InMemoryWriter
+from ops_pipeline_tests.fakes.object_store import InMemoryObjectStore
 from ops_pipeline_tests.fakes.sealing import FakeSealing
 from ops_pipeline_tests.fakes.store import InMemoryStore
 
@@ -71,7 +71,7 @@ class Announced:
         return call
 
     def _wrapped(self, result: Any, name: str) -> Any:
-        if isinstance(result, FakeDump | FakeBeside | InMemoryWriter):
+        if isinstance(result, FakeDump | FakeBeside) or hasattr(result, "abort"):
             return Announced(result, name, self._beat)
         if hasattr(result, "__enter__"):
             return self._entered(result, name)
