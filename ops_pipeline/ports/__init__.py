@@ -6,6 +6,7 @@ Fakes in the tests are held to the same contract. Every call is bounded in time 
 
 from ops_pipeline.ports.backup import (
     Beside,
+    Changed,
     DataKey,
     DataSource,
     Dump,
@@ -14,6 +15,7 @@ from ops_pipeline.ports.backup import (
     ObjectInfo,
     ObjectStore,
     ObjectWriter,
+    Piece,
     Sealing,
     Vault,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "BlobStore",
     "BuildRequest",
     "BuildSource",
+    "Changed",
     "Clock",
     "Container",
     "ContainerRuntime",
@@ -66,6 +69,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStore",
     "ObjectWriter",
+    "Piece",
     "Probe",
     "Progress",
     "Registry",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from ops_pipeline.core.backup.file_entry import Changed, FileEntry, Piece
 from ops_pipeline.core.backup.records import Arrived, Contents, Kind
 from ops_pipeline.ports.delivery import BlobStore, Progress
 
@@ -221,30 +222,6 @@ class DataSource(Protocol):
         """Remove a hold."""
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """One name in a tree. `path` is relative, raw bytes (never beginning with "/"), directories before their content.
-
-    `link`: target of a symbolic link, or, for a hard link, path of the first name of the same file (`kind` "hardlink").
-    `holes`: (offset, length) of what is not stored on disk. `mtime_ns`, `ctime_ns` in nanoseconds; `inode` with
-    `device` tells renamed from new, and is never restored.
-    """
-
-    path: bytes
-    kind: str  # "file" | "directory" | "symlink" | "hardlink" | "fifo"
-    mode: int
-    uid: int
-    gid: int
-    size: int = 0
-    mtime_ns: int = 0
-    ctime_ns: int = 0
-    inode: int = 0
-    device: int = 0
-    link: bytes = b""
-    holes: tuple[tuple[int, int], ...] = ()
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-
-
 class FileTree(Protocol):
     """A directory on this machine, or a Docker volume on any engine. Every call is bounded in time.
 
@@ -264,24 +241,33 @@ class FileTree(Protocol):
         """Warnings. Raise NotFound, Unavailable, Permanent."""
 
     def walk(self) -> Iterator[FileEntry]:
-        """All names, sorted by path bytes, without what restores keep here. Sockets and devices are left out."""
+        """All names, the tree itself (b"") first, then sorted by path bytes, without what restores keep here.
 
-    def read(self, entries: Sequence[FileEntry]) -> Iterator[tuple[int, bytes, bool]]:
+        Sockets and devices are left out, and what vanishes meanwhile.
+        """
+
+    def read(self, entries: Sequence[FileEntry]) -> Iterator[Piece]:
         """Content of several files: (index of the entry, piece, whether it is the last). Holes are not sent.
 
-        A file that is gone or changed while it was read ends with a `Changed` for its index and the others go on.
+        Entries come one after the other, in their order; an empty file is one empty piece. A file that is gone or
+        changed since it was walked, or while it was read, ends with a `Changed` and the others go on.
+        Threads may read different entries at once.
         """
 
     def beside(self, token: str) -> None:
         """Make the tree beside the live one; what an earlier attempt of the token left stays: restores resume."""
 
     def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> None:
-        """Write names with content, modes, owners and times; durable at the end. Raise Permanent (hostile, full)."""
+        """Write names with content, modes, owners and times; durable at the end. Raise Permanent (hostile, full).
+
+        Names that exist are replaced, directories kept; missing parents are an error. Directories get their
+        attributes at the end of the call. Threads may write different names at once below directories that exist.
+        """
 
     def walk_beside(self, token: str) -> Iterator[FileEntry]:
         """What was restored, as `walk`."""
 
-    def read_beside(self, token: str, entries: Sequence[FileEntry]) -> Iterator[tuple[int, bytes, bool]]:
+    def read_beside(self, token: str, entries: Sequence[FileEntry]) -> Iterator[Piece]:
         """As `read`."""
 
     def swap(self, token: str) -> None:
@@ -315,6 +301,7 @@ class Vault:
 
 __all__ = [
     "Beside",
+    "Changed",
     "DataKey",
     "DataSource",
     "Dump",
@@ -323,6 +310,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStore",
     "ObjectWriter",
+    "Piece",
     "Progress",
     "Sealing",
     "Vault",
