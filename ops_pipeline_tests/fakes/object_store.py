@@ -128,7 +128,7 @@ class InMemoryObjectStore(ObjectStore):
     def begin(self, key: str) -> ObjectWriter:
         check_key(key)
         self.before("begin", key)
-        writer = _Writer(self, key)
+        writer = InMemoryWriter(self, key)
         self.after("begin", key)
         return writer
 
@@ -241,7 +241,9 @@ class InMemoryObjectStore(ObjectStore):
             raise Permanent(f"store key {key} is a folder of another key, or lies inside one")
 
 
-class _Writer(ObjectWriter):
+class InMemoryWriter(ObjectWriter):
+    """What `begin` gives."""
+
     def __init__(self, store: InMemoryObjectStore, key: str) -> None:
         self._store = store
         self._key = key
