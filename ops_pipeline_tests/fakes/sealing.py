@@ -13,12 +13,11 @@ import zlib
 from collections.abc import Mapping
 
 from ops_pipeline.core.backup.frames import PREFIX_BYTES, TAG_BYTES, LayoutError, frame_prefix, parse_frame_prefix
-from ops_pipeline.core.backup.frames import PREFIX_BYTES, TAG_BYTES, LayoutError, frame_prefix, parse_frame_prefix
 from ops_pipeline.core.backup.records import FRAME_BYTES
 from ops_pipeline.errors import PolicyRefused, StoreDamaged
 from ops_pipeline.ports import DataKey, Sealing
 
-_OWN_MAC = 32
+_OWN_TAG = 32
 
 
 class FakeSealing(Sealing):
