@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import os
 import threading
 import time
@@ -23,14 +21,14 @@ from ops_pipeline.adapters.backup_keys import (
     ensure_signing_key,
     parse_identities,
     parse_recipients,
-    public_key,
     read_signing_key,
 )
+from ops_pipeline.adapters.compression import Compression
+from ops_pipeline.adapters.own_key import OwnKey, derived
 from ops_pipeline.catalogue.backup_model import Backups
 from ops_pipeline.core.backup.frames import (
     PREFIX_BYTES,
     SALT_BYTES,
-    TAG_BYTES,
     LayoutError,
     associated_data,
     frame_prefix,
@@ -44,43 +42,25 @@ from ops_pipeline.errors import BadInput, PolicyRefused, Problem, StoreDamaged
 from ops_pipeline.ports import DataKey, Sealing
 
 if TYPE_CHECKING:
-    import zstandard
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from pyrage.x25519 import Identity, Recipient
 
-LEVEL = 3
 RUN_KEY_SECONDS = 3600.0  # a process that lives for months does not keep one key in memory that opens all its sets
 UNWRAPPED_KEPT = 64
-OWN_BYTES = 1 << 30
-_OWN_MAGIC = b"OPSOWN1\n"
-_PROBE_BYTES = 64 * 1024
-_PROBED_FROM = 1 << 20
-_WORTH = 0.97
-"""Compression that saves less than 3 % costs more on every read than it is worth."""
 
 
 class AgeSealing(Sealing):
-    """See `Sealing`. `signing()` gives the signing key, made when absent; `known()` only when there is one."""
+    """See `Sealing`. Without identities it only seals; without recipients it only opens."""
 
     def __init__(
-        self,
-        *,
-        recipients: Sequence[Recipient],
-        identities: Sequence[Identity],
-        trusted_signers: Sequence[str],
-        signing: Callable[[], Ed25519PrivateKey],
-        known: Callable[[], Ed25519PrivateKey],
+        self, recipients: Sequence[Recipient], identities: Sequence[Identity], own: OwnKey, compression: Compression
     ) -> None:
         self._recipients = tuple(recipients)
         self._identities = tuple(identities)
-        self._trusted = tuple(trusted_signers)
-        self._make_signing, self._read_signing = signing, known
-        self._signing: Ed25519PrivateKey | None = None
+        self._own = own
+        self._compression = compression
         self._lock = threading.Lock()
-        self._threads = threading.local()
         self._run: tuple[bytes, bytes, float] | None = None  # run key, its age file, made at
         self._unwrapped: OrderedDict[bytes, bytes] = OrderedDict()
-        self._derived: dict[str, bytes] = {}
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -96,7 +76,7 @@ class AgeSealing(Sealing):
 
     def new_key(self) -> DataKey:
         """A data key wrapped for all recipients. Raise BadInput when there are none, or own sets would be refused."""
-        self._own_signing_key()
+        self._own.trusted_key()
         run_key, age_file = self._run_key()
         salt = os.urandom(SALT_BYTES)
         return DataKey(_data_key(run_key, salt), pack_wrapped(salt, age_file))
@@ -165,11 +145,8 @@ class AgeSealing(Sealing):
             raise ValueError(f"a frame holds at most {FRAME_BYTES} bytes")
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        codec, body = "none", plain
-        if compress and plain and self._compressible(plain):
-            packed = self._compressor(LEVEL).compress(plain)
-            if len(packed) < _WORTH * len(plain):
-                codec, body = "zstd", packed
+        packed = self._compression.packed_if_smaller(plain) if compress else None
+        codec, body = ("none", plain) if packed is None else ("zstd", packed)
         sealed = AESGCM(key.secret).encrypt(nonce(index, last), body, associated_data(identity, index, last, codec))
         return frame_prefix(codec, len(sealed)) + sealed
 
@@ -185,123 +162,33 @@ class AgeSealing(Sealing):
             body = AESGCM(key.secret).decrypt(
                 nonce(index, last), memoryview(sealed)[PREFIX_BYTES:], associated_data(identity, index, last, codec)
             )
-            return self._decompressed(body, FRAME_BYTES) if codec == "zstd" else body
+            return self._compression.decompressed(body, FRAME_BYTES) if codec == "zstd" else body
         except InvalidTag:
             raise StoreDamaged(f"frame {index} is damaged: it is not what was sealed here") from None
         except LayoutError as error:
             raise StoreDamaged(f"frame {index} is damaged: {error}") from None
 
-    def _compressible(self, plain: bytes) -> bool:
-        """Whether compressing is worth trying, told by three small samples: photos and the like are not."""
-        if len(plain) < _PROBED_FROM:
-            return True
-        starts = (0, len(plain) // 2, len(plain) - _PROBE_BYTES)
-        samples = [plain[start : start + _PROBE_BYTES] for start in starts]
-        return any(len(self._compressor(1).compress(sample)) < _WORTH * len(sample) for sample in samples)
-
-    def _compressor(self, level: int) -> zstandard.ZstdCompressor:
-        # A compressor is not thread-safe and costs megabytes to make.
-        import zstandard
-
-        found: dict[int, zstandard.ZstdCompressor] = self._threads.__dict__.setdefault("compressors", {})
-        if level not in found:
-            found[level] = zstandard.ZstdCompressor(level=level, write_checksum=True)
-        return found[level]
-
-    def _decompressed(self, body: bytes, most: int) -> bytes:
-        """Raise LayoutError when it is no single zstd frame that tells a size of at most `most` and has it."""
-        import zstandard
-
-        decompressor: zstandard.ZstdDecompressor | None = getattr(self._threads, "decompressor", None)
-        if decompressor is None:
-            decompressor = self._threads.decompressor = zstandard.ZstdDecompressor()
-        try:
-            # The library allocates what the header tells, and stops there: so a bomb is refused before it grows.
-            size = zstandard.frame_content_size(body)
-            if not 0 <= size <= most:
-                raise LayoutError(f"its content would be larger than {most} bytes, or does not tell its size")
-            return decompressor.decompress(body, max_output_size=most, allow_extra_data=False)
-        except zstandard.ZstdError:
-            raise LayoutError("its content does not decompress") from None
-
     # ------------------------------------------------------------------------------------------------ own key
 
     def address(self, plain_sha256: str) -> str:
         """HMAC-SHA256 (hex) of a content's hash, with a key derived from the signing key."""
-        return hmac.new(self._own_key("address"), bytes.fromhex(plain_sha256), hashlib.sha256).hexdigest()
+        return self._own.address(plain_sha256)
 
     def seal_own(self, data: bytes, what: str) -> bytes:
-        """Magic, nonce, AES-256-GCM of zstd. `what` is bound in."""
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        fresh = os.urandom(12)
-        packed = self._compressor(LEVEL).compress(data)
-        return _OWN_MAGIC + fresh + AESGCM(self._own_key("cache")).encrypt(fresh, packed, what.encode())
+        """Compressed, then sealed with a key derived from the signing key. `what` is bound in."""
+        return self._own.seal(data, what)
 
     def open_own(self, data: bytes, what: str) -> bytes:
         """What `seal_own` sealed for the same `what`. Raise StoreDamaged."""
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        head = len(_OWN_MAGIC)
-        if not data.startswith(_OWN_MAGIC) or len(data) < head + 12 + TAG_BYTES:
-            raise StoreDamaged(f"stored object {what} is damaged: it was not sealed here")
-        try:
-            packed = AESGCM(self._own_key("cache")).decrypt(data[head : head + 12], data[head + 12 :], what.encode())
-            return self._decompressed(packed, OWN_BYTES)
-        except InvalidTag:
-            raise StoreDamaged(f"stored object {what} is damaged, or was sealed with another key") from None
-        except LayoutError as error:
-            raise StoreDamaged(f"stored object {what} is damaged: {error}") from None
+        return self._own.open(data, what)
 
     def sign(self, data: bytes) -> Mapping[str, str]:
         """{"key": public key, "signature": …}, both base64. Raise BadInput when own sets would be refused here."""
-        key = self._own_signing_key()
-        return {"key": public_key(key), "signature": base64.b64encode(key.sign(data)).decode("ascii")}
+        return self._own.sign(data)
 
     def check_signature(self, data: bytes, signature: Mapping[str, str], what: str) -> None:
         """Return when a trusted key signed exactly this. Raise StoreDamaged naming `what`."""
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-        if set(signature) != {"key", "signature"} or not all(isinstance(one, str) for one in signature.values()):
-            raise StoreDamaged(f"stored object {what} is damaged: signature: must have exactly key and signature")
-        signer = signature["key"]
-        if signer not in (self._trusted or (public_key(self._signing_key(make=False)),)):
-            raise StoreDamaged(
-                f"stored object {what} is not trusted: signature.key: it is signed by {signer[:60]}",
-                hint="If that key is yours, list it in backups.trusted_signers.",
-            )
-        try:
-            raw = base64.b64decode(signature["signature"], validate=True)
-            Ed25519PublicKey.from_public_bytes(base64.b64decode(signer, validate=True)).verify(raw, data)
-        except (InvalidSignature, ValueError, binascii.Error):
-            raise StoreDamaged(
-                f"stored object {what} is damaged: signature: it does not fit the content",
-                hint="Somebody or something changed it after it was signed.",
-            ) from None
-
-    def _own_signing_key(self) -> Ed25519PrivateKey:
-        key = self._signing_key(make=True)
-        if self._trusted and public_key(key) not in self._trusted:
-            raise BadInput(
-                [Problem("backups.trusted_signers", f"does not list this machine's own key {public_key(key)}")],
-                subject="keys of backups",
-                hint="What it signs would be refused everywhere, here too: add it.",
-            )
-        return key
-
-    def _signing_key(self, *, make: bool) -> Ed25519PrivateKey:
-        with self._lock:
-            if self._signing is None:
-                self._signing = self._make_signing() if make else self._read_signing()
-            return self._signing
-
-    def _own_key(self, purpose: str) -> bytes:
-        if purpose not in self._derived:
-            seed = self._signing_key(make=True).private_bytes_raw()
-            self._derived[purpose] = _hkdf(seed, b"", f"ops-backup {purpose} key 1")
-        return self._derived[purpose]
+        self._own.check_signature(data, signature, what)
 
 
 def open_sealing(backups: Backups, root: Path, secret: Callable[[str], str]) -> AgeSealing:
@@ -321,13 +208,14 @@ def open_sealing(backups: Backups, root: Path, secret: Callable[[str], str]) -> 
     ]
     if problems:
         raise BadInput(problems, subject="keys of backups")
-    return AgeSealing(
-        recipients=parse_recipients(texts),
-        identities=_identities(backups.identity, root, secret),
-        trusted_signers=backups.trusted_signers,
-        signing=lambda: ensure_signing_key(backups.signing_key, root, secret),
-        known=lambda: read_signing_key(backups.signing_key, secret),
+    compression = Compression()
+    own = OwnKey(
+        backups.trusted_signers,
+        lambda: ensure_signing_key(backups.signing_key, root, secret),
+        lambda: read_signing_key(backups.signing_key, secret),
+        compression,
     )
+    return AgeSealing(parse_recipients(texts), _identities(backups.identity, root, secret), own, compression)
 
 
 def _identities(reference: str | None, root: Path, secret: Callable[[str], str]) -> tuple[Identity, ...]:
@@ -356,12 +244,4 @@ def _is_public_key(text: str) -> bool:
 
 
 def _data_key(run_key: bytes, salt: bytes) -> bytes:
-    return _hkdf(run_key, salt, "ops-backup data key 1")
-
-
-def _hkdf(secret: bytes, salt: bytes, purpose: str) -> bytes:
-    """HKDF-SHA256 to 32 bytes."""
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    return HKDF(algorithm=SHA256(), length=32, salt=salt or None, info=purpose.encode()).derive(secret)
+    return derived(run_key, salt, "ops-backup data key 1")
