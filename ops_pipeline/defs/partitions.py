@@ -1,4 +1,4 @@
-"""Partitions: who runs what, where. All three follow the catalogue."""
+"""Partitions: who runs what, where, and whose data are backed up. All follow the catalogue."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ class Partitions:
 
     service: dg.StaticPartitionsDefinition
     environment_service: dg.MultiPartitionsDefinition
+    backup: dg.StaticPartitionsDefinition  # environments whose data are backed up; one dimension, so without a name
 
 
 def partitions_of(catalogue: Catalogue) -> Partitions:
     """Given the catalogue, return its partitions in the catalogue's order."""
     service = dg.StaticPartitionsDefinition(list(catalogue.services))
-    environment = dg.StaticPartitionsDefinition(list(catalogue.environments))
-    return Partitions(service, dg.MultiPartitionsDefinition({"environment": environment, "service": service}))
+    environments = catalogue.environments
+    environment = dg.StaticPartitionsDefinition(list(environments))
+    return Partitions(
+        service,
+        dg.MultiPartitionsDefinition({"environment": environment, "service": service}),
+        dg.StaticPartitionsDefinition([name for name, one in environments.items() if one.backup is not None]),
+    )
 
 
 def environment_and_service(partition_key: str | dg.MultiPartitionKey) -> tuple[str, str]:
