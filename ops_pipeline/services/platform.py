@@ -40,7 +40,8 @@ class Platform:
     `secret(reference)` reads `env:NAME` or `file:PATH`; raises BadInput naming the reference, never the value.
     `controller` tells this process from all others ("host:pid").
     `vault()` opens where backups are kept; raises BadInput, Permanent. `sources(environment)` gives one entry per data
-    source of the catalogue, databases first, files second.
+    source of the catalogue, databases first, files second. `prune_vault()` is the same vault with credentials that may
+    delete; None = `vault` may.
     """
 
     root: Path
@@ -58,3 +59,4 @@ class Platform:
     controller: str
     vault: Callable[[], Vault] = field(default=_no_vault)
     sources: Callable[[str], Sequence[DataSource | FileTree]] = field(default=_no_sources)
+    prune_vault: Callable[[], Vault] | None = None

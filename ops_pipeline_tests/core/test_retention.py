@@ -206,7 +206,7 @@ def test_a_hold_keeps_its_set_and_changes_no_other(sets: list[Candidate], keep: 
 
 
 def test_months_are_still_there_when_their_time_comes() -> None:
-    """Pruned every day for two years: what `monthly` promises was never deleted while it was still a week's or day's."""
+    """Pruned every day for two years: what `monthly` promises was never deleted before."""
     keep = Keep(keep_days=7, daily=7, weekly=4, monthly=6)
     sets: list[Candidate] = []
     for day in range(800):

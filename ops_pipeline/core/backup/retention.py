@@ -162,7 +162,7 @@ def _leap(good: Sequence[Candidate], settings: Keep) -> str:
         if gap > timedelta(days=settings.keep_days) and before and gap > 4 * max(before):
             return (
                 f"the set before {good[newer].id} is {_days(gap)} older, far more than usual: a clock may have jumped. "
-                f"Once sets have come for {_days(settle)} it is taken for real; a hold named {WRONG_CLOCK} says it is not"
+                f"Once sets have come for {_days(settle)} it counts; a hold named {WRONG_CLOCK} says that it does not"
             )
     return ""
 
