@@ -11,26 +11,18 @@ object carries its own id and, if so, has succeeded.
 from __future__ import annotations
 
 import hashlib
-import re
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from ops_pipeline.adapters.azure_client import EXISTS, WRITE_ID, AzureContainer, error_code
 from ops_pipeline.adapters.store_keys import check_conditions, check_key, check_prefix, conflict_words
 from ops_pipeline.catalogue import base
-from ops_pipeline.errors import Conflict, OpsError, Permanent, Transient
+from ops_pipeline.errors import Conflict, Transient
 from ops_pipeline.ports import Blob, BlobInfo, BlobStore
 
 if TYPE_CHECKING:
-    from azure.core.exceptions import AzureError
-    from azure.storage.blob import BlobClient, ContainerClient
-
-_WRITE_ID = "opswrite"
-_CONFLICTS = {"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"}
-_SINGLE_REQUEST_BYTES = 64 * 1024 * 1024
-_SECRETS = re.compile(r"(?i)\b(sig|accountkey|sharedaccesssignature|se|st|sp|sv|skoid)=[^&;\s'\")]+")
+    from azure.storage.blob import BlobClient
 
 Attempt = tuple[str, str | None, bool, bytes]
 
@@ -47,58 +39,21 @@ def open_azure_store(
 
     Times are seconds per attempt; a call makes at most `1 + retries` of them.
     """
-
-    def connect() -> ContainerClient:
-        from azure.storage.blob import ContainerClient, ExponentialRetry
-
-        # The SDK's own policy waits 15 s before the first repetition.
-        retry = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=retries, random_jitter_range=1)
-        if settings.connection_string is not None:
-            return ContainerClient.from_connection_string(
-                secret(settings.connection_string),
-                settings.container,
-                retry_policy=retry,
-                connection_timeout=connection_timeout,
-                read_timeout=read_timeout,
-                max_single_put_size=_SINGLE_REQUEST_BYTES,
-                max_single_get_size=_SINGLE_REQUEST_BYTES,
-            )
-        if settings.sas_url is not None:
-            return ContainerClient.from_container_url(
-                secret(settings.sas_url),
-                retry_policy=retry,
-                connection_timeout=connection_timeout,
-                read_timeout=read_timeout,
-                max_single_put_size=_SINGLE_REQUEST_BYTES,
-                max_single_get_size=_SINGLE_REQUEST_BYTES,
-            )
-        from azure.identity import DefaultAzureCredential
-
-        return ContainerClient(
-            settings.account_url or "",
-            settings.container,
-            credential=DefaultAzureCredential(process_timeout=10),
-            retry_policy=retry,
-            connection_timeout=connection_timeout,
-            read_timeout=read_timeout,
-            max_single_put_size=_SINGLE_REQUEST_BYTES,
-            max_single_get_size=_SINGLE_REQUEST_BYTES,
-        )
-
-    return AzureStore(connect, prefix=settings.prefix)
+    container = AzureContainer(
+        settings, secret, connection_timeout=connection_timeout, read_timeout=read_timeout, retries=retries
+    )
+    return AzureStore(container)
 
 
 class AzureStore(BlobStore):
-    """A `BlobStore` in one container, below `prefix`. `connect` makes the client on first use.
+    """A `BlobStore` in one container, below the prefix of its settings.
 
     The first write creates the container if it is absent and the identity may.
     """
 
-    def __init__(self, connect: Callable[[], ContainerClient], *, prefix: str = "") -> None:
-        self._connect = connect
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._client: ContainerClient | None = None
-        self._connecting = threading.Lock()
+    def __init__(self, container: AzureContainer) -> None:
+        self._container = container
+        self._prefix = container.prefix
         self._unanswered: dict[Attempt, str] = {}
 
     def read(self, key: str) -> Blob | None:
@@ -115,7 +70,7 @@ class AzureStore(BlobStore):
             except ResourceModifiedError:
                 continue  # replaced between two parts of a large object
             except AzureError as error:
-                raise self._explained("read", key, error) from None
+                raise self._container.explained("read", key, error) from None
         raise Transient(f"stored object {key} is replaced faster than it can be read")
 
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
@@ -131,18 +86,18 @@ class AzureStore(BlobStore):
             try:
                 return self._upload(blob, data, write_id, if_match, if_absent)
             except AzureError as error:
-                if _code(error) == "ContainerNotFound":
-                    self._create_container()
+                if error_code(error) == "ContainerNotFound":
+                    self._container.create()
                     return self._upload(blob, data, write_id, if_match, if_absent)
-                if _code(error) in _CONFLICTS:
+                if error_code(error) in EXISTS:
                     mine = self._own_etag(blob, write_id)
                     if mine is not None:
                         return mine
                 raise
         except AzureError as error:
-            if _code(error) in _CONFLICTS:
+            if error_code(error) in EXISTS:
                 raise Conflict(conflict_words(key, if_absent=if_absent)) from None
-            explained = self._explained("write", key, error)
+            explained = self._container.explained("write", key, error)
             if isinstance(explained, Transient):
                 self._remember(attempt, write_id)
             raise explained from None
@@ -157,12 +112,12 @@ class AzureStore(BlobStore):
         except ResourceNotFoundError:
             return
         except AzureError as error:
-            raise self._explained("delete", key, error) from None
+            raise self._container.explained("delete", key, error) from None
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Objects whose key starts with `prefix`, sorted by key."""
         check_prefix(prefix)
-        container = self._container()
+        container = self._container.client
         from azure.core.exceptions import AzureError, ResourceNotFoundError
 
         found = []
@@ -174,24 +129,13 @@ class AzureStore(BlobStore):
         except ResourceNotFoundError:
             return iter(())
         except AzureError as error:
-            raise self._explained("list", prefix, error) from None
+            raise self._container.explained("list", prefix, error) from None
         return iter(sorted(found, key=lambda info: info.key))
 
     # ------------------------------------------------------------------------------------------------ the client
 
-    def _container(self) -> ContainerClient:
-        with self._connecting:
-            if self._client is None:
-                try:
-                    self._client = self._connect()
-                except ValueError as error:
-                    raise Permanent(
-                        f"Azure store: connection string, SAS URL or account URL is malformed: {_scrubbed(error)}"
-                    ) from None
-            return self._client
-
     def _blob(self, key: str) -> BlobClient:
-        return self._container().get_blob_client(self._prefix + check_key(key))
+        return self._container.client.get_blob_client(self._prefix + check_key(key))
 
     def _upload(self, blob: BlobClient, data: bytes, write_id: str, if_match: str | None, if_absent: bool) -> str:
         from azure.core import MatchConditions
@@ -202,10 +146,10 @@ class AzureStore(BlobStore):
                 overwrite=True,
                 etag=if_match,
                 match_condition=MatchConditions.IfNotModified,
-                metadata={_WRITE_ID: write_id},
+                metadata={WRITE_ID: write_id},
             )
         else:
-            answer = blob.upload_blob(data, overwrite=not if_absent, metadata={_WRITE_ID: write_id})
+            answer = blob.upload_blob(data, overwrite=not if_absent, metadata={WRITE_ID: write_id})
         return str(answer["etag"])
 
     def _own_etag(self, blob: BlobClient, write_id: str) -> str | None:
@@ -216,63 +160,9 @@ class AzureStore(BlobStore):
             properties = blob.get_blob_properties()
         except ResourceNotFoundError:
             return None
-        return str(properties.etag) if (properties.metadata or {}).get(_WRITE_ID) == write_id else None
-
-    def _create_container(self) -> None:
-        from azure.core.exceptions import ResourceExistsError
-
-        try:
-            self._container().create_container()
-        except ResourceExistsError:
-            return  # somebody else just did
+        return str(properties.etag) if (properties.metadata or {}).get(WRITE_ID) == write_id else None
 
     def _remember(self, attempt: Attempt, write_id: str) -> None:
         if len(self._unanswered) > 1000:
             self._unanswered.clear()
         self._unanswered[attempt] = write_id
-
-    # ------------------------------------------------------------------------------------------------ errors
-
-    def _explained(self, operation: str, key: str, error: AzureError) -> OpsError:
-        """The error in our words. SDK messages may quote a URL with its signature, so they are scrubbed."""
-        from azure.core.exceptions import (
-            ClientAuthenticationError,
-            HttpResponseError,
-            IncompleteReadError,
-            ServiceRequestError,
-            ServiceResponseError,
-        )
-
-        url = urlsplit(self._container().url)  # without the query, which holds the signature
-        words = f"Azure store {url.netloc}{url.path} cannot {operation} {key}"
-        if isinstance(error, (ServiceRequestError, ServiceResponseError, IncompleteReadError)):
-            return Transient(f"{words}: no answer ({type(error).__name__})", hint="Is the address right and reachable?")
-        detail = _scrubbed(error.message)
-        if isinstance(error, HttpResponseError) and error.status_code:
-            status = error.status_code
-            code = _code(error)
-            detail = f"{status} {code}" if code else f"{status} {detail}"
-            if status in (401, 403):
-                return Permanent(
-                    f"{words}: access refused ({detail.strip()})",
-                    hint="The identity needs the role «Storage Blob Data Contributor» on the container, or the SAS "
-                    "token read, write, delete and list, unexpired. Is this machine's clock right?",
-                )
-            if status in (408, 429) or status >= 500 or code in ("ContainerBeingDeleted", "ServerBusy"):
-                return Transient(f"{words}: {detail}")
-        if isinstance(error, ClientAuthenticationError):
-            return Permanent(
-                f"{words}: no credentials ({detail})", hint="Is a managed identity assigned, or `az login` done?"
-            )
-        return Permanent(f"{words}: {detail}")
-
-
-def _code(error: AzureError) -> str:
-    code = getattr(error, "error_code", None)
-    return "" if code is None else str(getattr(code, "value", code))
-
-
-def _scrubbed(error: object) -> str:
-    """First line of an SDK's message, without signatures and keys."""
-    lines = str(error).strip().splitlines()
-    return _SECRETS.sub(r"\1=***", lines[0]) if lines else "no details"

@@ -28,6 +28,7 @@ from stat import S_ISREG
 
 from ops_pipeline.adapters.directory_store import RESERVED
 from ops_pipeline.adapters.local_disk import explained, rename_new, sync_everything, sync_folder
+from ops_pipeline.adapters.object_directory_reading import read_range, walk
 from ops_pipeline.adapters.object_directory_writer import (
     DirectoryWriter,
     begin_writing_out,
@@ -152,7 +153,7 @@ class ObjectDirectory(ObjectStore):
                 if not S_ISREG(status.st_mode):
                     raise self._not_found(key)
                 rest = max(status.st_size - offset, 0)
-                return _read(descriptor, offset, rest if length is None else min(length, rest))
+                return read_range(descriptor, offset, rest if length is None else min(length, rest))
             finally:
                 os.close(descriptor)
 
@@ -294,7 +295,7 @@ class ObjectDirectory(ObjectStore):
         folder, _, start = prefix.rpartition("/")
         with _in_our_words("list", self._root / folder):
             if self._root.exists():
-                yield from _walk(self._root / folder, f"{folder}/" if folder else "", start)
+                yield from walk(self._root / folder, f"{folder}/" if folder else "", start)
 
     @contextmanager
     def _deleting(self) -> Iterator[None]:
@@ -321,29 +322,6 @@ class ObjectDirectory(ObjectStore):
             os.close(descriptor)  # which unlocks
 
 
-def _walk(folder: Path, prefix: str, start: str) -> Iterator[ObjectInfo]:
-    """What stands below `folder` in the order of keys; `start` is how names in that folder itself must start."""
-    try:
-        with os.scandir(folder) as entries:
-            named = [
-                (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name, entry)
-                for entry in entries
-                if entry.name.startswith(start) and not entry.name.startswith(".")
-            ]
-    except (FileNotFoundError, NotADirectoryError):
-        if not prefix:  # the root itself
-            raise
-        return
-    for name, entry in sorted(named, key=lambda pair: pair[0]):
-        if name.endswith("/"):
-            yield from _walk(folder / entry.name, prefix + name, "")
-        elif entry.is_file(follow_symlinks=False):
-            # Gone meanwhile, or somebody else's file that no key could name.
-            with suppress(FileNotFoundError, Permanent):
-                info = object_info(check_key(prefix + name), entry.stat(follow_symlinks=False))
-                yield info
-
-
 def _write(temporary: str, key: str, data: bytes) -> ObjectInfo:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -352,15 +330,6 @@ def _write(temporary: str, key: str, data: bytes) -> ObjectInfo:
         return object_info(key, stamp(descriptor))
     finally:
         os.close(descriptor)
-
-
-def _read(descriptor: int, offset: int, length: int) -> bytes:
-    pieces = []
-    while length > 0 and (piece := os.pread(descriptor, length, offset)):
-        pieces.append(piece)
-        offset += len(piece)
-        length -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _sync_file(path: Path) -> None:

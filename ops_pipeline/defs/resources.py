@@ -18,7 +18,7 @@ from ops_pipeline.catalogue.project import project_root
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ops_pipeline.ports import ContainerRuntime, Edge
+    from ops_pipeline.ports import ContainerRuntime, DataSource, Edge, FileTree, Vault
     from ops_pipeline.services.platform import Platform
 
 CATALOGUE_VARIABLE = "OPS_CATALOGUE"
@@ -82,6 +82,24 @@ def build_platform(path: Path) -> Platform:
             for host in catalogue.environments[environment].hosts
         ]
 
+    @cache
+    def vault() -> Vault:
+        from ops_pipeline.adapters.vaults import open_vault
+
+        return open_vault(catalogue.backups, root, secret)
+
+    @cache
+    def prune_vault() -> Vault:
+        from ops_pipeline.adapters.vaults import open_prune_vault
+
+        return open_prune_vault(catalogue.backups, root, secret)
+
+    @cache
+    def sources(environment: str) -> Sequence[DataSource | FileTree]:
+        from ops_pipeline.adapters.data_sources import open_sources
+
+        return open_sources(catalogue, environment, root, secret)
+
     return Platform(
         root=root,
         catalogue=catalogue,
@@ -100,6 +118,9 @@ def build_platform(path: Path) -> Platform:
         edges=edges,
         secret=secret,
         controller=f"{os.uname().nodename}:{os.getpid()}",
+        vault=vault,
+        sources=sources,
+        prune_vault=prune_vault,
     )
 
 
