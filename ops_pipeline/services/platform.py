@@ -28,6 +28,10 @@ def _no_vault() -> Vault:
     raise Permanent("this control plane was opened without backups")
 
 
+def _no_ping(url: str) -> None:
+    raise Permanent("this control plane was opened without outside signs of life")
+
+
 def _no_sources(environment: str) -> Sequence[DataSource | FileTree]:
     return ()
 
@@ -39,7 +43,8 @@ class Platform:
     `runtimes(environment)` and `edges(environment)` give one entry per host, in the catalogue's order.
     `secret(reference)` reads `env:NAME` or `file:PATH`; raises BadInput naming the reference, never the value.
     `controller` tells this process from all others ("host:pid").
-    `vault()` opens where backups are kept; raises BadInput, Permanent. `sources(environment)` gives one entry per data
+    `ping(url)` sends a sign of life to an outside service, within seconds; raises Transient, Permanent, and never says
+    the address, which is a secret. `vault()` opens where backups are kept; raises BadInput, Permanent. `sources(environment)` gives one entry per data
     source of the catalogue, databases first, files second. `prune_vault()` is the same vault with credentials that may
     delete; None = `vault` may.
     """
@@ -59,4 +64,5 @@ class Platform:
     controller: str
     vault: Callable[[], Vault] = field(default=_no_vault)
     sources: Callable[[str], Sequence[DataSource | FileTree]] = field(default=_no_sources)
+    ping: Callable[[str], None] = field(default=_no_ping)
     prune_vault: Callable[[], Vault] | None = None

@@ -14,7 +14,7 @@ def backup_catalogue(**backups: Any) -> Catalogue:
 
     Keyword arguments go into `backups`; `policy={…}` and `backup={…}` into the environment `prod`.
     """
-    document = catalogue().model_dump(exclude_none=True)
+    document = catalogue().model_dump(exclude_none=True, warnings=False)
     policy, backup = backups.pop("policy", {}), backups.pop("backup", {})
     sources = {
         "listings": {"kind": "postgres", "container": "listings", "database": "listings"},

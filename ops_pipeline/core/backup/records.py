@@ -14,6 +14,9 @@ SCHEMA = 1
 FRAME_BYTES = 8 * 1024 * 1024
 """Plain bytes of every frame but the last: each is compressed, sealed, stored and checked by itself."""
 
+ATTEMPTS = 2
+"""How often a part may be begun in one set."""
+
 Kind = str  # "postgres" | "mysql" | "mongodb" | "redis" | "volume" | "directory"
 FILE_KINDS = ("volume", "directory")
 
@@ -181,9 +184,14 @@ class SetKey:
         """Key of the manifest: the commit point."""
         return f"{self.prefix}manifest.json"
 
-    def part(self, source: str, name: str) -> str:
-        """Key of one part's stream."""
-        return f"{self.prefix}parts/{source}.{name}.sealed"
+    def part(self, source: str, name: str, attempt: int = 1) -> str:
+        """Key of one part's stream. Objects are never written twice, so a second attempt has a name of its own."""
+        again = f".{attempt}" if attempt > 1 else ""
+        return f"{self.prefix}parts/{source}.{name}{again}.sealed"
+
+    def parts(self, source: str, name: str) -> tuple[str, ...]:
+        """All keys one part's stream may have."""
+        return tuple(self.part(source, name, attempt) for attempt in range(1, ATTEMPTS + 1))
 
 
 @dataclass(frozen=True)
