@@ -10,6 +10,7 @@ from deploy.setup import (
     application,
     base_image,
     browser,
+    database_images,
     docker_cli,
     down,
     engine,
@@ -31,6 +32,7 @@ usage: deploy/setup/run COMMAND
   application      the sample application's images, tests included
   scan             Trivy over the application's images
   browser          Chromium for the tests
+  databases [NAME…]  database servers for the tests
   stack [up|down|status] [SERVICE…]
   demo             set-up, the stack, then the demonstration
   test [PYTEST ARGUMENT…]
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         "application": application.build,
         "scan": application.scan,
         "browser": browser.ensure,
+        "databases": lambda: _databases(rest),
         "stack": lambda: _stack(rest),
         "demo": _demo,
         "down": down.down,
@@ -79,6 +82,12 @@ def _images(names: tuple[str, ...]) -> None:
     engine.ensure()
     base_image.ensure()
     stack_images.ensure(names)
+
+
+def _databases(names: tuple[str, ...]) -> None:
+    engine.ensure()
+    base_image.ensure()
+    database_images.ensure(names)
 
 
 def _stack(rest: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from deploy.setup import base_image, browser, docker_cli, engine, stack_images, venv
+from deploy.setup import base_image, browser, database_images, docker_cli, engine, stack_images, venv
 from deploy.setup.commands import RUN, say
 
 
@@ -24,22 +24,27 @@ def alone() -> Iterator[None]:
         yield
 
 
-def set_up(*, with_browser: bool = False) -> bool:
-    """Virtual environment, engine, compose, base image, stack images. Return whether the engine was started here."""
+def set_up(*, for_tests: bool = False) -> bool:
+    """Virtual environment, engine, compose, base image, stack images; for tests also a browser and databases.
+
+    Return whether the engine was started here.
+    """
     with alone(), ThreadPoolExecutor(max_workers=3) as pool:
         environment = pool.submit(venv.ensure)
-        images = pool.submit(_engine_and_images)
-        chromium = pool.submit(browser.ensure) if with_browser else None
+        images = pool.submit(_engine_and_images, for_tests)
+        chromium = pool.submit(browser.ensure) if for_tests else None
         environment.result()
         if chromium is not None:
             chromium.result()
         return images.result()
 
 
-def _engine_and_images() -> bool:
+def _engine_and_images(for_tests: bool) -> bool:
     started = engine.ensure()
     command = docker_cli.ensure_compose()
     say("compose", f"using {' '.join(command)}")
     base_image.ensure()
     stack_images.ensure()
+    if for_tests:
+        database_images.ensure()
     return started

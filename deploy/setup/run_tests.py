@@ -237,7 +237,7 @@ def main(extra: Sequence[str]) -> int:
     code = 1
     try:
         with signals_raise():
-            engine_is_ours = everything.set_up(with_browser=True)
+            engine_is_ours = everything.set_up(for_tests=True)
             # From here on, what our children put into the background is handed to us; the engine is not among it.
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
             swept = testbed.sweep_dead_runs()

@@ -61,7 +61,8 @@ def image(name: str) -> StackImage:
 
 
 @cache
-def _base() -> str:
+def base_id() -> str:
+    """Id of the base image. Raise SetupError when there is none."""
     form = "{{.Id}}"
     found = output([need_docker().path, "image", "inspect", "--format", form, base_image.NAME])
     if not found:
@@ -71,7 +72,7 @@ def _base() -> str:
 
 def tag(each: StackImage) -> str:
     """Name with which this image, in its present state, is or will be built."""
-    digest = hashlib.sha256(_base().encode())
+    digest = hashlib.sha256(base_id().encode())
     for name in each.inputs:
         top = DEPLOY / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
