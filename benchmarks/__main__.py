@@ -14,6 +14,7 @@ ALL = (
     "deploy_speed",
     "exporter",
     "idle_cost",
+    "kills",
     "lost_requests",
     "strategies",
     "tick",

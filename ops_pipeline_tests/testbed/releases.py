@@ -298,6 +298,33 @@ def measured_bed(
         yield MeasuredBed(bed, started[0])
 
 
+def watch_until_back(
+    platform: Platform, environment: str, service: str, *, run_id: str, progress: Callable[[str], None]
+) -> None:
+    """Tick as the sensor does, until the service runs another release than at first and nothing is being done."""
+    from ops_pipeline.services.journal import read_journal
+    from ops_pipeline.services.judging import Judging
+    from ops_pipeline.services.watch import Memory, tick
+
+    judging, memory = Judging(platform), Memory()
+    deadline = platform.clock.monotonic() + 180
+    while platform.clock.monotonic() < deadline:
+        for one in tick(platform, judging, run_id=run_id, memory=memory, progress=progress):
+            progress(f"{one.label}: {one.act.value}, {one.why}")
+        journal = read_journal(platform, environment, service)
+        if journal.work is None and journal.live is not None and journal.live.release != watched(platform, service):
+            return
+        platform.clock.sleep(1)
+    raise SystemExit("nothing was rolled back")
+
+
+def watched(platform: Platform, service: str) -> int:
+    """Number of the newest release a person made."""
+    from ops_pipeline.services.ledger import releases
+
+    return max(release.number for release in releases(platform.store, ENVIRONMENT, service) if not release.automatic)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Be a controller: one verb on one service."""
     from ops_pipeline.services.deploy import deploy
@@ -309,7 +336,12 @@ def main(arguments: Sequence[str]) -> None:
     wrap: Callable[[BlobStore], BlobStore] = (lambda store: DoomedStore(store, doom)) if doom else (lambda store: store)
     platform = platform_of(BedFile(**json.loads(Path(path).read_text())), wrap)
     named = json.loads(rest)
-    verbs: dict[str, Callable[..., object]] = {"deploy": deploy, "back": roll_back, "reconcile": reconcile}
+    verbs: dict[str, Callable[..., object]] = {
+        "deploy": deploy,
+        "back": roll_back,
+        "reconcile": reconcile,
+        "watch": watch_until_back,
+    }
     run_id = f"run-{uuid.uuid4().hex[:8]}"
     verbs[verb](platform, ENVIRONMENT, service, run_id=run_id, progress=lambda line: print(line, flush=True), **named)
 
