@@ -47,8 +47,8 @@ def scratch_server(
     """Start `command` in a container of `image` and give its id once `answers(id)`; at the end it is gone.
 
     `user` is the name or number the server runs as ("" = the image's own); DATA (`/ops-scratch/data`) is its own
-    empty directory (mode 0700) in an anonymous volume. `source` names the data source, and is part of the container's name. What earlier
-    scratch servers with the same `labels` and source left behind is removed first (nothing is without labels).
+    empty directory (mode 0700) in an anonymous volume. `source` names the data source, and is part of the container's
+    name. Earlier scratch servers of the same labels and source are removed first (none without labels).
     Raise NotFound (no such image), Permanent (it ended: its last words), Unavailable (no answer in time), Transient.
     """
     if labels:
