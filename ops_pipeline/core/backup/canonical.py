@@ -47,7 +47,7 @@ def strict_json(data: bytes) -> Any:
 
 
 def difference(one: object, other: object, place: str = "") -> str:
-    """Given two values of `plain`, name the first place at which they differ, "" when they do not."""
+    """Given what ought to be and what is, both as of `plain`, name the first place that differs, "" when none does."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(one.keys() | other.keys()):
             here = f"{place}.{key}".lstrip(".")

@@ -21,28 +21,28 @@ _HINT = "Restore the object from a copy of the store, or use another set; nothin
 _MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 
-def encode_manifest(sealing: Sealing, manifest: Manifest) -> bytes:
+def encode_manifest(sealing: Sealing, manifest: Manifest, *, most_bytes: int = MOST_BYTES) -> bytes:
     """Given a manifest, return what is stored. Raise BadInput naming a value that no manifest can hold."""
     try:
         content = plain(manifest)
         data = canonical({"manifest": content, "signature": dict(sealing.sign(canonical(content)))})
     except ValueError as error:
         raise BadInput([Problem(f"manifest of set {manifest.id}", str(error))], subject="backup set") from None
-    if len(data) > MOST_BYTES:
+    if len(data) > most_bytes:
         raise BadInput(
-            [Problem(f"manifest of set {manifest.id}", f"is larger than {MOST_BYTES >> 20} MiB")], subject="backup set"
+            [Problem(f"manifest of set {manifest.id}", f"is larger than {most_bytes} bytes")], subject="backup set"
         )
     return data
 
 
-def decode_manifest(sealing: Sealing, data: bytes, key: str) -> Manifest:
+def decode_manifest(sealing: Sealing, data: bytes, key: str, *, most_bytes: int = MOST_BYTES) -> Manifest:
     """Given what is stored under `key`, return the manifest: signed by a trusted key, and of the set `key` names.
 
     Raise StoreDamaged naming `key` and the field: unknown schema, a field too many or too few, another signer, a
     changed byte, a manifest that was moved here from another set.
     """
-    if len(data) > MOST_BYTES:
-        raise _damaged(key, f"it is larger than {MOST_BYTES >> 20} MiB")
+    if len(data) > most_bytes:
+        raise _damaged(key, f"it is larger than {most_bytes} bytes")
     try:
         stored = strict_json(data)
     except ValueError as error:
@@ -73,7 +73,7 @@ def _record(content: dict[str, Any], key: str) -> Manifest:
         first = error.errors(include_url=False, include_input=False)[0]
         raise _damaged(key, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
     # Validation forgives what it does not know or can convert; writing it again does not.
-    if found := difference(content, plain(manifest)):
+    if found := difference(plain(manifest), content):
         raise _damaged(key, found)
     return manifest
 
@@ -84,7 +84,7 @@ def _belongs(manifest: Manifest, key: str) -> None:
     if key != place.manifest:
         raise _damaged(key, f"id: it is the manifest of {place.manifest}")
     for part in manifest.parts:
-        if part.stream.key != place.part(part.source, part.name):
+        if part.stream.key not in place.parts(part.source, part.name):
             raise _damaged(key, f"parts: {part.source} {part.name} lies in another place, {part.stream.key}")
         if part.files and not part.files.references.key.startswith(place.prefix):
             raise _damaged(key, f"parts: {part.source} {part.name} has its references in another set")

@@ -11,6 +11,8 @@ from itertools import accumulate
 from typing import TypeVar
 
 from ops_pipeline.core.backup.frames import (
+    MAX_FRAME_STORED,
+    MAX_HEADER_BYTES,
     PREFIX_BYTES,
     Header,
     LayoutError,
@@ -18,12 +20,13 @@ from ops_pipeline.core.backup.frames import (
     parse_frame_prefix,
     parse_header,
 )
-from ops_pipeline.core.backup.records import Block, StoredStream
+from ops_pipeline.core.backup.records import FRAME_BYTES, Block, StoredStream
 from ops_pipeline.errors import NotFound, StoreDamaged
 from ops_pipeline.ports import DataKey, ObjectStore, Sealing
 from ops_pipeline.services.backup.ordered_hash import OrderedHash
 
 OnBytes = Callable[[int], None]
+_MOST_BLOCK = MAX_HEADER_BYTES + MAX_FRAME_STORED
 T = TypeVar("T")
 
 
@@ -189,7 +192,7 @@ def _consistent(stream: StoredStream) -> None:
     sizes: tuple[Block, ...] = stream.blocks
     if (
         not sizes
-        or any(block.size < 1 or block.plain_size < 0 for block in sizes)
+        or any(not 0 < block.size <= _MOST_BLOCK or not 0 <= block.plain_size <= FRAME_BYTES for block in sizes)
         or sum(block.size for block in sizes) != stream.stored_size
         or sum(block.plain_size for block in sizes) != stream.plain_size
     ):
