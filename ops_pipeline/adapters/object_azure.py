@@ -49,11 +49,13 @@ def open_azure_objects(
     connection_timeout: float = 5.0,
     read_timeout: float = 60.0,
     retries: int = 4,
+    page: int = PAGE,
 ) -> AzureObjects:
     """Given the catalogue's settings and a reader of secret references, return the store; nothing is contacted yet.
 
     `workers` threads at most are expected to use it at once. Times are seconds per attempt; a call makes at most
-    `1 + retries` of them, with growing waits and jitter (some 15 s in all by default).
+    `1 + retries` of them, with growing waits and jitter (some 15 s in all by default). A listing asks
+    for `page` objects at a time.
     """
     return AzureObjects(
         AzureContainer(
@@ -63,7 +65,8 @@ def open_azure_objects(
             read_timeout=read_timeout,
             retries=retries,
             connections=workers + 2,
-        )
+        ),
+        page=page,
     )
 
 
@@ -73,8 +76,9 @@ class AzureObjects(ObjectStore):
     The first write creates the container if it is absent and the identity may.
     """
 
-    def __init__(self, container: AzureContainer) -> None:
+    def __init__(self, container: AzureContainer, *, page: int = PAGE) -> None:
         self._container = container
+        self._page = page
         self._unanswered: dict[str, tuple[bytes, str]] = {}  # key → hash of what may have been put, and its id
 
     def begin(self, key: str) -> ObjectWriter:
@@ -156,9 +160,10 @@ class AzureObjects(ObjectStore):
         except ResourceNotFoundError:
             return
         except HttpResponseError as error:
-            if error.status_code == 412:
+            if error.status_code != 412:
+                raise self._container.explained("delete", key, error) from None
+            if self.properties(key) is not None:  # Azurite says 412 of one that is gone, too
                 raise Conflict(f"stored object {key} is another one by now; nothing was deleted") from None
-            raise self._container.explained("delete", key, error) from None
 
     # ------------------------------------------------------------------------------------------------ inside
 
@@ -249,7 +254,7 @@ class AzureObjects(ObjectStore):
 
         ours = self._container.prefix
         pages = self._container.client.list_blobs(
-            name_starts_with=ours + prefix, include=["metadata"], results_per_page=PAGE
+            name_starts_with=ours + prefix, include=["metadata"], results_per_page=self._page
         ).by_page()
         last = ""
         while True:
