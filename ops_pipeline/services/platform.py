@@ -43,10 +43,10 @@ class Platform:
     `runtimes(environment)` and `edges(environment)` give one entry per host, in the catalogue's order.
     `secret(reference)` reads `env:NAME` or `file:PATH`; raises BadInput naming the reference, never the value.
     `controller` tells this process from all others ("host:pid").
-    `ping(url)` sends a sign of life to an outside service, within seconds; raises Transient, Permanent, and never says
-    the address, which is a secret. `vault()` opens where backups are kept; raises BadInput, Permanent. `sources(environment)` gives one entry per data
-    source of the catalogue, databases first, files second. `prune_vault()` is the same vault with credentials that may
-    delete; None = `vault` may.
+    `vault()` opens where backups are kept; raises BadInput, Permanent. `prune_vault()` is the same vault with
+    credentials that may delete; None = `vault` may. `sources(environment)` gives one entry per data source of the
+    catalogue, databases first, files second. `ping(url)` sends a sign of life to an outside service, within seconds;
+    raises Transient, Permanent, and never says the address, which is a secret.
     """
 
     root: Path

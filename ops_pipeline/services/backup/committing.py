@@ -106,22 +106,24 @@ def settle_flights(vault: Vault, clock: Clock, environment: str, progress: Progr
     ids = []
     for record, etag in in_flight(vault, clock, environment):
         ids.append(record.id)
-        flight = Flight(vault, clock, record, etag)
-        if record.stage == ABANDONED:
-            if not retried(clock, f"list {record.key.prefix}", lambda record=record: _anything(vault, record)):  # type: ignore[misc]
-                flight.end()  # cleared away
-            continue
-        manifest_there = retried(
-            clock, "look for a manifest", lambda record=record: vault.sets.stat(record.key.manifest)
-        )  # type: ignore[misc]
-        if record.stage == COMMITTING:
-            _finish(vault, clock, flight, progress, exists=manifest_there is not None)
-        elif manifest_there is None:
-            progress(f"set {record.id} was never finished (run {record.run_id or 'none'}: {record.note or 'begun'})")
-            give_up(vault, clock, record, etag, f"{record.note}; given up by a later run")
-        else:
-            flight.end()
+        _settle(vault, clock, record, etag, progress)
     return tuple(ids)
+
+
+def _settle(vault: Vault, clock: Clock, record: InFlight, etag: str, progress: Progress) -> None:
+    flight, key = Flight(vault, clock, record, etag), record.key
+    if record.stage == ABANDONED:
+        if not retried(clock, f"list {key.prefix}", lambda: any(True for _ in vault.sets.list(key.prefix))):
+            flight.end()  # its parts were cleared away
+        return
+    exists = retried(clock, f"look at {key.manifest}", lambda: vault.sets.stat(key.manifest)) is not None
+    if record.stage == COMMITTING:
+        _finish(vault, clock, flight, progress, exists=exists)
+    elif exists:
+        flight.end()
+    else:
+        progress(f"set {record.id} was never finished (run {record.run_id or 'none'}: {record.note or 'begun'})")
+        give_up(vault, clock, record, etag, f"{record.note or 'begun'}; given up by a later run")
 
 
 def _finish(vault: Vault, clock: Clock, flight: Flight, progress: Progress, *, exists: bool) -> None:
@@ -142,7 +144,3 @@ def _finish(vault: Vault, clock: Clock, flight: Flight, progress: Progress, *, e
         put_manifest(vault, clock, record.key, data)
         progress(f"finished set {record.id}, which run {record.run_id or 'none'} had left without its manifest")
     tidy(vault, clock, flight, data)
-
-
-def _anything(vault: Vault, record: InFlight) -> bool:
-    return next(iter(vault.sets.list(record.key.prefix)), None) is not None

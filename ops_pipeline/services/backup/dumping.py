@@ -11,7 +11,7 @@ from ops_pipeline.services.backup.meter import Meter
 from ops_pipeline.services.backup.streams import write_stream
 
 WAIT_SECONDS = 5.0
-"""A dump cannot go on where it was cut: its snapshot is gone. So it begins anew, once, and only after a passing fault."""
+"""A dump cannot go on where it was cut: its snapshot is gone. It begins anew, once, and only after a passing fault."""
 
 
 class Dumper:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ops_pipeline.core.backup.records import Manifest, Trigger
+from ops_pipeline.core.backup.records import Manifest, SetKey, Trigger
 from ops_pipeline.errors import OpsError
 from ops_pipeline.ports import Clock, Progress, Vault
 from ops_pipeline.services.platform import Platform
@@ -24,6 +24,8 @@ class Heartbeat:
     environment: str
     at: datetime
     set_id: str
+    begun_at: datetime
+    key: str  # of its manifest
     controller: str
     fresh_hours: float
 
@@ -47,6 +49,8 @@ def beat(platform: Platform, vault: Vault, environment: str, manifest: Manifest,
         environment,
         platform.clock.now(),
         manifest.id,
+        manifest.started_at,
+        SetKey(environment, manifest.id, manifest.started_at).manifest,
         platform.controller,
         settings.fresh_hours if settings is not None else 0.0,
     )

@@ -33,6 +33,7 @@ __all__ = [
     "chain_problems",
     "find_set",
     "list_sets",
+    "pick",
     "read_state",
     "set_at",
     "set_key_of",
@@ -41,7 +42,7 @@ __all__ = [
     "write_state",
 ]
 
-LATEST = "latest"
+LATEST = "LATEST"
 SHORTEST_PREFIX = 4
 READERS = 8
 _KEY = re.compile(r"sets/(?P<environment>[^/]+)/(?P<day>\d{4}/\d{2}/\d{2})/(?P<id>[^/]+)/manifest\.json")
@@ -157,13 +158,19 @@ def find_set(platform: Platform, environment: str, set_id: str, *, vault: Vault 
     Raise NotFound, BadInput (the beginning of several), StoreDamaged (its manifest cannot be trusted), Unavailable.
     """
     vault = vault or platform.vault()
-    wanted = set_id.strip()
-    listing = list_sets(platform, environment, vault=vault)
-    if wanted.lower() == LATEST:
+    return whole_set(platform, pick(list_sets(platform, environment, vault=vault), set_id), vault=vault)
+
+
+def pick(listing: Listing, set_id: str) -> BackupSet:
+    """One set of a listing, in its short form, by the same names as `find_set`.
+
+    Raise NotFound, BadInput (the beginning of several), StoreDamaged (its manifest cannot be trusted).
+    """
+    environment, wanted = listing.environment, set_id.strip().upper()
+    if wanted == LATEST:
         if listing.newest_good is None:
             raise NotFound(f"{environment} has no good backup set", hint=f"Take one: ops backup {environment}")
-        return whole_set(platform, listing.newest_good, vault=vault)
-    wanted = wanted.upper()
+        return listing.newest_good
     if len(wanted) < SHORTEST_PREFIX:
         raise BadInput(
             [Problem("set", f"`{set_id}` is too short: give {SHORTEST_PREFIX} characters of an id, or more")]
@@ -176,8 +183,8 @@ def find_set(platform: Platform, environment: str, set_id: str, *, vault: Vault 
     if broken:
         raise StoreDamaged(broken[0].problem, hint="Take another set: `ops backups` lists them.")
     if not found:
-        raise NotFound(f"{environment} has no backup set {set_id}", hint="`ops backups` lists them.")
-    return whole_set(platform, found[0], vault=vault)
+        raise NotFound(f"{environment} has no backup set {set_id}", hint=f"`ops backups {environment}` lists them.")
+    return found[0]
 
 
 def whole_set(platform: Platform, one: BackupSet, *, vault: Vault | None = None) -> BackupSet:

@@ -283,4 +283,6 @@ def _told(platform: Platform, vault: Vault, manifest: Manifest, quarantine: str,
         tell(platform, alerts.quarantined(environment, words), progress)
         return
     settle(platform, alerts.failed(environment, ""), progress)
-    beat(platform, vault, environment, manifest, progress)
+    if not manifest.partial:
+        settle(platform, alerts.quarantined(environment, ""), progress)
+        beat(platform, vault, environment, manifest, progress)

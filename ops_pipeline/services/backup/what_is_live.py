@@ -21,7 +21,7 @@ class Live:
 
 
 def what_is_live(platform: Platform, environment: str) -> Live:
-    """What the ledger says is live. A ledger that cannot be read is a warning: the data matter more than their label."""
+    """What the ledger says is live. An unreadable ledger is a warning: the data matter more than their label."""
     images: dict[str, str] = {}
     commits: list[str] = []
     warnings: list[str] = []
