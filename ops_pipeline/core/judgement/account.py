@@ -9,9 +9,9 @@ from ops_pipeline.core.judgement.verdict import MetricEvidence
 HALF_LEVELS = {"errors": 1250.0, "slow": 10_000.0, "crashes": 10_000.0}
 """E(T/2) for a FAIL. 1/1250 + 1/10000 + 1/10000 = 0.1 %: all metrics together roll back at most so many of the releases
 that are at or below half of every threshold."""
-THRESHOLD_LEVEL = 15.0
-"""E(T) for a FAIL: of the releases between half the threshold and the threshold, at most 1/15 = 6.7 % a metric."""
-THRESHOLD_FIRST = 0.5
+THRESHOLD_LEVEL = 14.0
+"""E(T) for a FAIL: of the releases between half the threshold and the threshold, at most 1/14 = 7.1 % a metric."""
+THRESHOLD_FIRST = 0.55
 """E(T)'s money at the first unit. With more left for later, what turns bad late is found in time; see
 docs/judgement.md."""
 WORSE_LEVEL = 50.0
