@@ -15,6 +15,7 @@ from ops_pipeline.core.backup.file_entry import Changed, FileEntry, Piece
 from ops_pipeline.core.backup.patterns import Patterns
 
 PIECE_BYTES = 8 * 1024 * 1024
+MOST_HOLES = 50_000
 OWN_NAME = re.compile(rb"\.ops-(restore|hold|state)-[a-z0-9]{4,12}(\.new)?")
 """Names at the top of a tree that belong to restores."""
 
@@ -107,6 +108,7 @@ def _entry(status: os.stat_result, path: bytes, directory: int, name: bytes) -> 
         link=os.readlink(name, dir_fd=directory) if kind == "symlink" else b"",
         holes=holes,
         xattrs=_xattrs(directory, name) if name else (),
+        links=1 if kind == "directory" else status.st_nlink,
     )
 
 
@@ -136,6 +138,9 @@ def _holes(descriptor: int, size: int) -> tuple[tuple[int, int], ...]:
         if data >= size:
             break
         at = os.lseek(descriptor, data, os.SEEK_HOLE)
+    if len(holes) > MOST_HOLES:
+        # The small ones are read and kept as the zeros they stand for.
+        holes = sorted(sorted(holes, key=lambda hole: hole[1], reverse=True)[:MOST_HOLES])
     return tuple(holes)
 
 

@@ -36,6 +36,7 @@ class FileEntry:
     link: bytes = b""
     holes: tuple[tuple[int, int], ...] = ()
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    links: int = 1  # names of this file; above 1 a later entry may be a hard link to it. Never restored
 
     @property
     def stored_bytes(self) -> int:
@@ -84,6 +85,8 @@ def to_fields(entry: FileEntry) -> dict[str, Any]:
         fields["link"] = to_text(entry.link)
     if entry.holes:
         fields["holes"] = [list(hole) for hole in entry.holes]
+    if entry.links > 1 and entry.kind != "directory":
+        fields["links"] = entry.links
     if entry.xattrs:
         fields["xattrs"] = {to_text(name): b64encode(value).decode() for name, value in entry.xattrs}
     return fields
@@ -104,4 +107,5 @@ def from_fields(fields: Mapping[str, Any]) -> FileEntry:
         xattrs=tuple(
             sorted((to_raw(name), b64decode(value, validate=True)) for name, value in fields.get("xattrs", {}).items())
         ),
+        links=fields.get("links", 1),
     )
