@@ -1,9 +1,9 @@
 """One table that says which gate may stop which kind of work.
 
-Order: quarantine > keep serving > rollback > freeze > approval > image record > scan. A gate that objects either
-refuses, or warns and lets pass, or has no say, by the kind of work. «Rollback» is the line in the table: work that
-goes back to what served before is only warned by the gates below it; starting older containers anew brings their
-digest into the environment again, so there the scan refuses as it does for a deploy.
+Order: quarantine > keep serving > rollback > freeze > approval > image record > scan > restore drill. A gate that
+objects either refuses, or warns and lets pass, or has no say, by the kind of work. «Rollback» is the line in the
+table: work that goes back to what served before is only warned by the gates below it; starting older containers anew
+brings their digest into the environment again, so there the scan refuses as it does for a deploy.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Gate(StrEnum):
     APPROVAL = "approval"
     IMAGE = "image record"
     SCAN = "scan"
+    DRILL = "restore drill"  # asked of what is new only: nobody is kept from going back by the state of backups
 
 
 class Attempt(StrEnum):
@@ -54,6 +55,7 @@ TABLE: Mapping[Gate, Mapping[Attempt, Effect]] = {
         Gate.APPROVAL: (_R, _R, _W, _W, _I),
         Gate.IMAGE: (_R, _R, _W, _W, _I),
         Gate.SCAN: (_R, _R, _R, _W, _I),
+        Gate.DRILL: (_R, _R, _I, _I, _I),
     }.items()
 }
 

@@ -109,6 +109,7 @@ class Release:
     sbom: str = ""  # store key
     rollout: Rollout = field(default_factory=Rollout)
     automatic: bool = False  # a roll-back nobody asked for: the verdict did; never rolled back by itself
+    backup_set: str = ""  # taken, or found young enough, before it: the data as they were
     set_id: str = ""  # releases made together carry the same one, and are rolled back together
     phases: tuple[PhaseTime, ...] = ()
     instances: tuple[Instance, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ops_pipeline.catalogue.resolve import resolve, resolve_rollout
 from ops_pipeline.core.image import DIGEST, Image
-from ops_pipeline.core.journal import Journal, free_pool
+from ops_pipeline.core.journal import Journal, Placement, free_pool
 from ops_pipeline.core.numbering import release_timestamp
 from ops_pipeline.core.precedence import Refusals
 from ops_pipeline.core.release import Action, Release, ServiceConfiguration
@@ -16,11 +16,13 @@ from ops_pipeline.errors import BadInput, NotFound, Permanent, PolicyRefused, Pr
 from ops_pipeline.ports import Progress
 from ops_pipeline.services import ledger
 from ops_pipeline.services.at_work import Assignment, at_work
+from ops_pipeline.services.backup.gate import ensure_fresh
 from ops_pipeline.services.configuration import check_names, configuration_hash, read_secrets
 from ops_pipeline.services.engine import ReleaseEngine
 from ops_pipeline.services.forecast import forecast_lines
 from ops_pipeline.services.gates import refusals, refuse_if_any
 from ops_pipeline.services.images import find_image, find_sbom, latest_image, latest_scan
+from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.retrying import retried
 
@@ -46,9 +48,13 @@ def deploy(
     all the same (a restart without loss, for instance after a secret's value changed). `set_id` is what releases made
     together have in common.
 
-    Raise BadInput (names, digest, secrets), NotFound (nothing built), PolicyRefused (gates), LeaseHeld, Unavailable
-    (host, edge or store away), StoreDamaged, StaleGeneration, RolledBack (judged bad on what users got, in quarantine
-    now), DeployFailed (undone, with the reason and last log lines). Whatever is raised, traffic is where it was.
+    Where the environment's policy demands it, a backup set is taken first, or a young one reused, and named in the
+    release; a repair of what is live already waits for none.
+
+    Raise BadInput (names, digest, secrets), NotFound (nothing built), PolicyRefused (gates, no backup), LeaseHeld,
+    Unavailable (host, edge or store away), StoreDamaged, StaleGeneration, RolledBack (judged bad on what users got, in
+    quarantine now), DeployFailed (undone, with the reason and last log lines). Whatever is raised, traffic is where it
+    was.
     """
     check_names(platform.catalogue, environment, service)
     image = image_to_deploy(platform, service, digest)
@@ -61,6 +67,10 @@ def deploy(
         f"read the pointer of {environment}/{service}",
         lambda: ledger.read_current(platform.store, environment, service),
     )
+    backup = None
+    if force or not _is_same(read_journal(platform, environment, service).live, image, configuration):
+        # Before the lease is taken: while data are copied, others may still roll the service back.
+        backup = ensure_fresh(platform, environment, run_id=run_id, taken_by=who, progress=progress)
     assignment = Assignment(environment, service, run_id, f"{action} of {image.version}", lease_wait_seconds)
     with at_work(platform, assignment, progress) as engine:
         engine.settle()
@@ -76,7 +86,7 @@ def deploy(
         for line in forecast_lines(platform, environment, service, engine.journal):
             progress(f"forecast: {line}")
         release = new_release(platform, engine.journal, image, configuration, action, who, why, run_id, outcome)
-        return engine.make(replace(release, set_id=set_id), secrets)
+        return engine.make(replace(release, set_id=set_id, backup_set=backup.id if backup is not None else ""), secrets)
 
 
 def image_to_deploy(platform: Platform, service: str, digest: str | None) -> Image:
@@ -141,10 +151,15 @@ def new_release(
 
 def _is_live_already(engine: ReleaseEngine, image: Image, configuration: ServiceConfiguration) -> bool:
     live = engine.journal.live
-    if live is None or live.image != str(image.ref):
-        return False
-    if configuration_hash(live.configuration) != configuration_hash(configuration):
+    if live is None or not _is_same(live, image, configuration):
         return False
     probing = Probing(live.containers, configuration.port, configuration.health_path)
     world = engine.look(Needs(probes=(probing,), route=True, patient=True))
     return not world.why_not_ready(live.containers, configuration.replicas) and not world.route_faults
+
+
+def _is_same(live: Placement | None, image: Image, configuration: ServiceConfiguration) -> bool:
+    """Whether what is live is this image with this configuration, whatever state it is in."""
+    if live is None or live.image != str(image.ref):
+        return False
+    return configuration_hash(live.configuration) == configuration_hash(configuration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ops_pipeline.core.precedence import Attempt, Gate, Objection, Refusals, weigh
 from ops_pipeline.core.release import Action
 from ops_pipeline.errors import PolicyRefused
+from ops_pipeline.services.backup.gate import drill_objections
 from ops_pipeline.services.images import find_image
 from ops_pipeline.services.ledger import find_quarantine
 from ops_pipeline.services.platform import Platform
@@ -28,7 +29,7 @@ def refusals(
     return retried(
         platform.clock,
         "read the gates from the ledger",
-        lambda: weigh(attempt_of(action, warm=warm), *_ask(platform, environment, service, digest)),
+        lambda: weigh(attempt_of(action, warm=warm), *_ask(platform, environment, service, digest, action)),
     )
 
 
@@ -39,7 +40,7 @@ def refuse_if_any(subject: str, outcome: Refusals) -> None:
 
 
 def _ask(
-    platform: Platform, environment: str, service: str, digest: str
+    platform: Platform, environment: str, service: str, digest: str, action: Action
 ) -> tuple[tuple[Objection, ...], tuple[str, ...]]:
     objections: list[Objection] = []
     quarantine = find_quarantine(platform.store, digest)
@@ -52,4 +53,6 @@ def _ask(
     if not verdict.allowed:
         reasons = verdict.reasons or ("the scan gate refused without a reason",)
         objections += [Objection(Gate.SCAN, reason) for reason in reasons]
+    if action is not Action.ROLLBACK:  # a return asks nothing of the backups, not even whether they answer
+        objections += [Objection(Gate.DRILL, reason) for reason in drill_objections(platform, environment)]
     return tuple(objections), verdict.warnings

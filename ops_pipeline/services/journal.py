@@ -8,6 +8,7 @@ from ops_pipeline.core.journal import Journal, PhaseChange, taken_over
 from ops_pipeline.core.release import Phase, PhaseTime, Release
 from ops_pipeline.errors import Conflict, StaleGeneration
 from ops_pipeline.services import ledger
+from ops_pipeline.services.backup.gate import hold_after_failure
 from ops_pipeline.services.lease import HeldLease
 from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.quarantine import quarantine
@@ -115,6 +116,8 @@ class OpenJournal:
             write_watch(platform, change.watch)  # one that is over by now was ended already, perhaps
         if change.evidence is not None:
             write_verdict(platform, environment, service, change.evidence)
+        if change.phase in (Phase.FAILED, Phase.ROLLED_BACK):
+            self._hold_backup(change)
         if change.quarantine:
             reason = change.evidence.reason if change.evidence is not None else change.reason
             quarantine(
@@ -127,6 +130,19 @@ class OpenJournal:
                 release=change.release,
                 evidence=change.evidence,
             )
+
+    def _hold_backup(self, change: PhaseChange) -> None:
+        """The data as they were before a release that went wrong may still be wanted."""
+        platform, environment, service = self._platform, self.now.environment, self.now.service
+        if platform.catalogue.environments[environment].backup is None:
+            return
+        release = retried(
+            platform.clock,
+            f"read the manifest of #{change.release}",
+            lambda: ledger.read_release(platform.store, environment, service, change.timestamp),
+        )
+        if release.backup_set:
+            hold_after_failure(platform, environment, release.backup_set, release.label, change.reason)
 
     def _adopt_own_write(self) -> None:
         """After a conflict: our own write whose answer was lost is fine, a newer generation is the end."""

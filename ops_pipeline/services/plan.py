@@ -12,6 +12,7 @@ from ops_pipeline.core.release import Action
 from ops_pipeline.core.rollout import CanaryStep, Rollout, Strategy
 from ops_pipeline.core.steps import Needs, Probing
 from ops_pipeline.errors import BadInput, OpsError
+from ops_pipeline.services.backup.gate import backup_preview
 from ops_pipeline.services.configuration import changed_keys, check_names, read_secrets
 from ops_pipeline.services.deploy import image_to_deploy
 from ops_pipeline.services.fleet import Fleet, fleet_of, on_each
@@ -70,6 +71,8 @@ def plan(platform: Platform, environment: str, service: str, digest: str | None 
         read_secrets(platform, configuration.secrets)
     except BadInput as error:
         stops += [str(problem) for problem in error.problems]
+    backup, faults_of_backup = backup_preview(platform, environment)
+    stops += faults_of_backup
     lease = read_lease(platform, environment, service)
     if lease is not None and lease.held(platform.clock.now()):
         stops.append(f"{lease.holder} (run {lease.run_id or 'none'}) is at work: {lease.reason}")
@@ -87,6 +90,8 @@ def plan(platform: Platform, environment: str, service: str, digest: str | None 
         changes += changed_keys(live.configuration, configuration)
     nothing = live is not None and not changes and not _live_fault(platform, fleet, journal)
     steps = [] if nothing else _steps(journal, fleet, configuration.replicas, rollout, pulls)
+    if steps and backup:
+        steps.insert(0, backup)
     standby, ready = _standby(platform, fleet, journal)
     size = image.config.size_bytes if pulls else 0
     told = Forecast(None, ()) if nothing else forecast(platform, environment, service, rollout, journal)

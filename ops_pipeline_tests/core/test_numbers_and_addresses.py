@@ -64,7 +64,7 @@ def test_no_secret_survives(text: str, secrets: list[str]) -> None:
 
 
 def test_precedence_as_a_table() -> None:
-    assert list(Gate) == ["quarantine", "keep serving", "freeze", "approval", "image record", "scan"]
+    assert list(Gate) == ["quarantine", "keep serving", "freeze", "approval", "image record", "scan", "restore drill"]
     assert set(TABLE) == set(Gate) and all(set(row) == set(Attempt) for row in TABLE.values())
     refuses = {attempt: [gate.value for gate in Gate if TABLE[gate][attempt] is Effect.REFUSE] for attempt in Attempt}
     assert refuses[Attempt.DEPLOY] == refuses[Attempt.PROMOTE] == [gate.value for gate in Gate]
