@@ -100,6 +100,11 @@ def build_platform(path: Path) -> Platform:
 
         return open_sources(catalogue, environment, root, secret)
 
+    def ping(url: str) -> None:
+        from ops_pipeline.adapters import heartbeat
+
+        heartbeat.ping(url)
+
     return Platform(
         root=root,
         catalogue=catalogue,
@@ -121,6 +126,7 @@ def build_platform(path: Path) -> Platform:
         vault=vault,
         sources=sources,
         prune_vault=prune_vault,
+        ping=ping,
     )
 
 
