@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ops_pipeline.adapters.databases.container import DatabaseContainer
+from ops_pipeline.adapters.databases.places import place
 from ops_pipeline.adapters.databases.postgres_contents import SETTING
 from ops_pipeline.adapters.databases.postgres_dump import PostgresDump, database_dump, globals_dump
 from ops_pipeline.adapters.databases.postgres_restore import (
@@ -17,7 +18,6 @@ from ops_pipeline.adapters.databases.postgres_restore import (
     contents_of,
     drop,
     marks,
-    place,
 )
 from ops_pipeline.adapters.databases.postgres_server import PostgresServer, PostgresSession
 from ops_pipeline.adapters.databases.scratch import DATA, scratch_server

@@ -62,7 +62,9 @@ DEFINITIONS: Mapping[str, str] = {
                (SELECT json_agg(i.inhparent::regclass::text ORDER BY i.inhseqno)
                 FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
                (SELECT json_agg(json_build_array(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-                       a.attnotnull, a.attidentity, a.attgenerated, a.attstorage, a.attoptions, a.attislocal,
+                       a.attnotnull, a.attidentity, a.attgenerated, a.attstorage, a.attislocal,
+                       -- `pg_attver` is the server's own note, which pg_dump leaves out as well.
+                       (SELECT json_agg(o ORDER BY o) FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\_attver=%'),
                        {_acl("a.attacl", "c", "c.relowner")}, 
                        CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
                        pg_catalog.pg_get_expr(e.adbin, e.adrelid)) ORDER BY a.attnum)

@@ -32,7 +32,12 @@ class PostgresDump:
         feed: Callable[[bytes], None],
         finish: Callable[[], None],
         prefix: bytes = b"",
+        cause: Callable[[], None] = lambda: None,
     ) -> None:
+        """`arrived`, `feed`, `finish`: see the methods; `prefix` goes before the tool's output.
+
+        `cause` is called when the tool failed, and raises what it failed of if that is known.
+        """
         self._name = name
         self._source = source
         self._start = start
@@ -40,6 +45,7 @@ class PostgresDump:
         self._feed = feed
         self._finish = finish
         self._prefix = prefix
+        self._cause = cause
         self._tool: Tool | None = None
         self._done = False
 
@@ -66,6 +72,7 @@ class PostgresDump:
             self._finish()
         except (Permanent, StoreDamaged) as error:
             self.close()
+            self._cause()
             raise Permanent(f"data source {self._source}: {error.message}", hint=error.hint) from error
         self._done = True
         return b""
@@ -148,8 +155,16 @@ def database_dump(
         pool.shutdown(wait=False)
         return _tool(server, [*command, f"--snapshot={snapshot}", *connection_arguments(database)], hang_seconds)
 
+    def cause() -> None:
+        # The snapshot ends with the session that counts: then this is why the dump failed, and not what it says.
+        if counting and counting[0].done() and (error := counting[0].exception()) is not None:
+            raise error
+
     def arrived() -> Arrived:
-        found = counting[0].result(timeout=hang_seconds)
+        try:
+            found = counting[0].result(timeout=hang_seconds)
+        except TimeoutError as error:
+            raise Permanent(f"data source {source}: counting took more than {hang_seconds:g} s") from error
         objects = {
             **found.objects,
             **{f"sequence position {name}": value for name, value in positions(walker.entries).items()},
@@ -164,7 +179,7 @@ def database_dump(
             details={**details, "large_objects": str(walker.large_objects)},
         )
 
-    return PostgresDump("dump", source, start, arrived, walker.feed, walker.finish)
+    return PostgresDump("dump", source, start, arrived, walker.feed, walker.finish, cause=cause)
 
 
 def positions(entries: Iterable[Entry]) -> dict[str, str]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import threading
@@ -15,7 +14,6 @@ from ops_pipeline.adapters.databases.postgres_archive import ArchiveWalker, Entr
 from ops_pipeline.adapters.databases.postgres_contents import SETTING, contents
 from ops_pipeline.adapters.databases.postgres_dump import FIRST_ROLE
 from ops_pipeline.adapters.databases.postgres_server import (
-    NAME_BYTES,
     PostgresServer,
     PostgresSession,
     connection_arguments,
@@ -24,34 +22,17 @@ from ops_pipeline.adapters.databases.postgres_server import (
 )
 from ops_pipeline.adapters.databases.streaming import run
 from ops_pipeline.core.backup.records import Contents
-from ops_pipeline.errors import BadInput, OpsError, Permanent, Problem, StoreDamaged
+from ops_pipeline.errors import OpsError, Permanent, StoreDamaged
 
 ADMIN = "postgres"  # database to stand in while others are made, renamed, dropped
 MAX_GLOBALS = 256 * 1024 * 1024
 SWAP_ATTEMPTS = 5
-_TOKEN = re.compile(r"[a-z0-9]{4,12}")
 _CREATE_ROLE = re.compile(r'CREATE ROLE ("(?:[^"]|"")+"|[^\s";]+);')
 _ABOUT_ROLE = re.compile(r'(?:ALTER ROLE|COMMENT ON ROLE|GRANT) ("(?:[^"]|"")+"|[^\s";]+)')
 _GRANTED = re.compile(r'GRANT ("(?:[^"]|"")+"|[^\s";]+) TO ("(?:[^"]|"")+"|[^\s";]+)')
 _CREATE_DATABASE = re.compile(r'CREATE DATABASE ("(?:[^"]|"")+"|\S+) WITH (.*);', re.DOTALL)
 _TABLESPACE = re.compile(r' TABLESPACE = ("(?:[^"]|"")+"|\S+?)(?=;| |$)')
 FINISH = "ANALYZE"
-
-
-def place(database: str, kind: str, token: str) -> str:
-    """Name of what a restore makes: `<database>_r_<token>` beside, `<database>_h_<token>` as a hold.
-
-    A name too long for PostgreSQL is cut and marked with a hash, so that it stays this database's own.
-    Raise BadInput when `token` is none.
-    """
-    if not _TOKEN.fullmatch(token):
-        raise BadInput([Problem("token", f"{token!r} is not 4 to 12 characters of a-z and 0-9")], subject="restore")
-    tail = f"_{kind}_{token}"
-    data = database.encode()
-    if len(data) + len(tail) <= NAME_BYTES:
-        return database + tail
-    mark = hashlib.sha256(data).hexdigest()[:8]
-    return data[: NAME_BYTES - len(tail) - len(mark)].decode(errors="ignore") + mark + tail
 
 
 class PostgresBeside:
@@ -322,5 +303,4 @@ __all__ = [
     "contents_of",
     "drop",
     "marks",
-    "place",
 ]

@@ -15,7 +15,6 @@ from ops_pipeline.adapters.databases.streaming import Tool, failure_words, run
 from ops_pipeline.errors import Permanent
 
 ASK_SECONDS = 600.0
-NAME_BYTES = 63  # of PostgreSQL's names
 
 SETTINGS = """\
 SET search_path = ''; SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres';
