@@ -24,6 +24,10 @@ bench: setup ## Measure: lost requests, speed, memory
 bench-verdict: venv ## Judge simulated releases, check the promises; ARGS="--quick" for a tenth of them
 	@nice $(PY) -m benchmarks.verdict $(ARGS)
 
+.PHONY: bench-backup
+bench-backup: setup ## Backups beside restic, borg, a bare upload and the bare dump; OPS_BENCH_SCALE=0.1 for less data
+	@$(PY) -m benchmarks backup
+
 .PHONY: lint
 lint: venv ## Style, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -8,6 +8,7 @@ import sys
 import time
 
 ALL = (
+    "backup",
     "definitions_load",
     "blindness",
     "memory",

@@ -57,9 +57,11 @@ KINDS = (
         "bad", "deploy, canary rolled back", "deploy", 16, {"strategy": "canary", "canary": STEPS}, bad=True, rate=30.0
     ),
     Kind("back", "roll-back by hand", "back", 8, earlier=2),
-    Kind("watch", "roll-back by the sensor's tick", "watch", 10, bad=True, rate=50.0),
+    Kind("watch", "roll-back by the sensor's tick", "watch", 16, bad=True, rate=50.0),
 )
-CHOSEN = [kind for kind in KINDS if kind.name in os.environ.get("OPS_BENCH_KINDS", ",".join(k.name for k in KINDS))]
+CHOSEN = [
+    kind for kind in KINDS if kind.name in os.environ.get("OPS_BENCH_KINDS", ",".join(k.name for k in KINDS)).split(",")
+]
 
 
 @dataclass
