@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from ops_pipeline.core.backup.file_entry import FileEntry
+from ops_pipeline.core.backup.file_list import ListedFile, StoredPiece, first_line, last_line, line_of
+from ops_pipeline.core.backup.media import (
+    REFERENCES_START,
+    MediaReference,
+    media_key,
+    reference_line,
+    references_end,
+)
 from ops_pipeline.core.backup.records import (
     Arrived,
     Contents,
+    FilesSummary,
     Manifest,
     Part,
     Previous,
+    Reference,
     SetKey,
     Trigger,
 )
 from ops_pipeline.ports import ObjectStore, Sealing
 from ops_pipeline.services.backup.manifests import encode_manifest
-from ops_pipeline.services.backup.streams import write_stream
+from ops_pipeline.services.backup.streams import seal_object, write_stream
 
 FRAME = 64
 TAKEN = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
@@ -41,14 +53,69 @@ class SealedSet:
         return next(part for part in self.manifest.parts if (part.source, part.name) == (source, name))
 
 
+ENTRIES = (
+    FileEntry(b"", "directory", 0o755, 0, 0, mtime_ns=1_700_000_000_000_000_001),
+    FileEntry(b"empty", "file", 0o600, 0, 0, mtime_ns=1_700_000_000_000_000_002),
+    FileEntry(b"link", "symlink", 0o777, 0, 0, mtime_ns=0, link=b"sub/photo.jpg"),
+    FileEntry(b"same.jpg", "file", 0o640, 0, 0, size=300, mtime_ns=1_700_000_000_000_000_003, links=2),
+    FileEntry(b"sparse", "file", 0o644, 0, 0, size=10_000, mtime_ns=4, holes=((0, 4096), (4106, 5894))),
+    FileEntry(b"sub", "directory", 0o750, 0, 0, mtime_ns=1_700_000_000_000_000_005),
+    FileEntry(b"sub/new\nline \xff.jpg", "file", 0o644, 0, 0, size=5, mtime_ns=6),
+    FileEntry(b"sub/photo.jpg", "hardlink", 0o640, 0, 0, mtime_ns=0, link=b"same.jpg"),
+)
+FILES = {b"empty": b"", b"same.jpg": b"photo " * 50, b"sparse": b"between it", b"sub/new\nline \xff.jpg": b"hello"}
+"""Content of the files, without holes."""
+
+
+def _files(store: ObjectStore, media: ObjectStore, sealing: Sealing, place: SetKey) -> Part:
+    lines, references = [first_line()], []
+    for entry in ENTRIES:
+        if entry.path not in FILES:
+            lines.append(line_of(ListedFile(entry)))
+            continue
+        plain = FILES[entry.path]
+        sha256 = hashlib.sha256(plain).hexdigest()
+        pieces: tuple[StoredPiece, ...] = ()
+        if plain:
+            address = sealing.address(sha256)
+            stored = seal_object(sealing, media_key(address), plain, frame_bytes=FRAME)
+            if media.stat(media_key(address)) is None:
+                media.put(media_key(address), stored)
+            reference = MediaReference(address, len(stored), hashlib.sha256(stored).hexdigest())
+            references.append(reference)
+            pieces = (StoredPiece(reference, sha256, len(plain)),)
+        lines.append(line_of(ListedFile(entry, sha256, pieces)))
+    media.flush()
+    size = sum(len(plain) for plain in FILES.values())
+    listed = b"".join((*lines, last_line(len(ENTRIES), size)))
+    identity = f"prod/{place.id}/photos/files"
+    stream = write_stream(
+        store, sealing, place.part("photos", "files"), identity, io.BytesIO(listed).read, workers=1, frame_bytes=FRAME
+    )
+    named = b"".join((REFERENCES_START, *map(reference_line, references), references_end(len(references))))
+    key = f"{place.prefix}parts/photos.files.references"
+    store.put(key, named)
+    summary = FilesSummary(
+        entries=len(ENTRIES),
+        plain_size=size,
+        objects=len(references),
+        new_objects=len(references),
+        new_bytes=sum(one.size for one in references),
+        references=Reference(key, len(named), hashlib.sha256(named).hexdigest()),
+    )
+    arrived = Arrived("directory", "ops_pipeline", (), "per-file", "every file read to its end")
+    return Part("photos", "directory", "files", stream, arrived, place.started_at, place.started_at, summary)
+
+
 def seal_set(
     store: ObjectStore,
     sealing: Sealing,
     *,
     number: int = 1,
     previous: Previous | None = None,
+    media: ObjectStore | None = None,
 ) -> SealedSet:
-    """Store set `number` of environment prod (each six hours after the one before)."""
+    """Store set `number` of environment prod (six hours after the one before), with files when there is `media`."""
     at = TAKEN + timedelta(hours=6 * number)
     place = SetKey("prod", f"01K{number:023d}", at)
     parts = []
@@ -57,7 +124,7 @@ def seal_set(
             store,
             sealing,
             place.part(source, name),
-            f"{place.id}/{source}/{name}",
+            f"prod/{place.id}/{source}/{name}",
             io.BytesIO(content).read,
             compress=source != "cache",
             workers=1,
@@ -67,6 +134,8 @@ def seal_set(
         arrived = Arrived("PostgreSQL 15.14", "pg_dump 15.14", ("pg_dump", "-Fc"), "snapshot", "exit code", 0, contents)
         kind = "redis" if source == "cache" else "postgres"
         parts.append(Part(source, kind, name, stream, arrived, at, at + timedelta(seconds=2)))
+    if media is not None:
+        parts.append(_files(store, media, sealing, place))
     manifest = Manifest(
         id=place.id,
         environment="prod",
