@@ -146,6 +146,7 @@ class Bed:
         self.runtimes: dict[str, list[FakeRuntime]] = {}
         self.edges: dict[str, list[FakeEdge]] = {}
         self.data: dict[str, list[DataSource | FileTree]] = {}  # sources by environment, databases first
+        self.ping: Callable[[str], None] = lambda url: None
         for name, settings in self.catalogue.environments.items():
             self.runtimes[name] = [FakeRuntime(host.name, self.clock) for host in settings.hosts]
             self.edges[name] = [FakeEdge(r.host, name, r.answer) for r in self.runtimes[name]]
@@ -201,6 +202,7 @@ class Bed:
             controller=controller,
             vault=vault,
             sources=sources,
+            ping=self.ping,
         )
 
     def secret(self, reference: str) -> str:

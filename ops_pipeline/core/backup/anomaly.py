@@ -15,6 +15,9 @@ from ops_pipeline.core.backup.records import FILE_KINDS, Kind, Manifest, Part
 LOOKED_AT = 5
 """How many good sets before it a set is held against."""
 
+ACCEPTED = "quarantine lifted"
+"""Name of the hold on a set in quarantine that a person found right: from there on sets are held against it."""
+
 SMALL_BYTES = 64 * 1024
 """A database that counts nothing is judged by its size from so many bytes on."""
 

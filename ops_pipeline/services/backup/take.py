@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.backup import alerts
-from ops_pipeline.core.backup.anomaly import LOOKED_AT, Limits, anomalies, facts_of
+from ops_pipeline.core.backup.anomaly import ACCEPTED, LOOKED_AT, Limits, anomalies, facts_of
 from ops_pipeline.core.backup.ordering import in_order
 from ops_pipeline.core.backup.records import Manifest, Part, Previous, SetKey, Trigger
 from ops_pipeline.core.backup.ulid import RANDOM_BYTES, next_ulid
@@ -198,7 +198,7 @@ class _Taking:
         return tuple(part for source in in_order(sources) for part in dumper.take(source))
 
     def _anomalies(self, manifest: Manifest, before: Sequence[BackupSet]) -> tuple[str, ...]:
-        looked_at = before[:LOOKED_AT]
+        looked_at = _comparable(before)
         if not looked_at:
             return ()
         kept = _kept(self._vault, self._platform, manifest, looked_at[0].manifest)
@@ -244,6 +244,16 @@ def _checked(platform: Platform, environment: str, sources: Sequence[DataSource 
             hint="Nothing was written. A set holds all data sources or does not exist.",
         )
     return tuple(warnings)
+
+
+def _comparable(before: Sequence[BackupSet]) -> Sequence[BackupSet]:
+    """Good sets to hold a new one against: the newest ones, back to one that a person said is right as it is."""
+    found: list[BackupSet] = []
+    for one in before[:LOOKED_AT]:
+        found.append(one)
+        if any(hold.name == ACCEPTED for hold in one.state.holds):
+            break
+    return found
 
 
 def _limits(catalogue: Catalogue) -> Limits:
