@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from ops_pipeline.catalogue.backup_findings import backup_references, overlapping_folders
 from ops_pipeline.catalogue.consistency import Finding, warnings
 from ops_pipeline.catalogue.load import place, problems_of, read
 from ops_pipeline.catalogue.model import BuildSettings, Catalogue
@@ -64,6 +65,11 @@ def _files(catalogue: Catalogue, root: Path) -> Iterator[Finding]:
         yield from _build(name, service.build, root)
     if catalogue.store.directory is not None and (root / catalogue.store.directory).is_file():
         yield Finding(("store", "directory"), f"{root / catalogue.store.directory} is a file, not a folder")
+    backups = catalogue.backups.store.directory
+    if backups is not None and (root / backups).is_file():
+        yield Finding(("backups", "store", "directory"), f"{root / backups} is a file, not a folder")
+    for found in overlapping_folders(catalogue, str(root)):
+        yield Finding(*found)
     sample = catalogue.scan.sample_database
     if sample is not None and not (root / sample).is_dir():
         yield Finding(("scan", "sample_database"), f"there is no folder {root / sample}")
@@ -92,9 +98,14 @@ def _build(name: str, build: BuildSettings, root: Path) -> Iterator[Finding]:
 
 def _secrets(catalogue: Catalogue, root: Path) -> Iterator[Finding]:
     """What would stop a deploy from this machine; a warning, because deploys may be run from another."""
-    for path, reference in _references(catalogue):
+    for path, reference in (*_references(catalogue), *backup_references(catalogue)):
         for text in reference_warnings(root, reference):
             yield Finding(path, text)
+    recipients = catalogue.backups.recipients_file
+    needed = any(environment.backup is not None for environment in catalogue.environments.values())
+    if needed and recipients is not None and not (root / recipients).is_file():
+        text = f"there is no file {root / recipients}: no backup can be taken here; `ops backup keys` makes a pair"
+        yield Finding(("backups", "recipients_file"), text)
 
 
 def _references(catalogue: Catalogue) -> Iterator[tuple[tuple[str, ...], str]]:

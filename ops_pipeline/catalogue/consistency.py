@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
+from ops_pipeline.catalogue.addresses import azure_findings, url_findings
+from ops_pipeline.catalogue.backup_findings import backup_findings, backup_warnings
 from ops_pipeline.catalogue.delivery import delivery_findings, delivery_warnings
 from ops_pipeline.catalogue.document import Path
 from ops_pipeline.catalogue.model import Catalogue, Environment, Route, Service
@@ -14,10 +16,8 @@ from ops_pipeline.catalogue.placement import placement_findings
 from ops_pipeline.catalogue.wording import did_you_mean
 
 _REGISTRY = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
-_URL = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]{1,5})?(/\S*)?")
 _ROUTE_PATH = re.compile(r"/[A-Za-z0-9._~%/-]*")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
@@ -41,8 +41,9 @@ def inconsistencies(catalogue: Catalogue) -> Iterator[Finding]:
     yield from _components(catalogue)
     yield from _routes(catalogue.services)
     yield from _promotion(catalogue.environments)
-    for found in (*placement_findings(catalogue), *delivery_findings(catalogue)):
-        yield Finding(*found)
+    yield from _made(placement_findings(catalogue))
+    yield from _made(delivery_findings(catalogue))
+    yield from _made(backup_findings(catalogue))
     for name, service in catalogue.services.items():
         yield from _service(name, service)
     for name, environment in catalogue.environments.items():
@@ -68,8 +69,8 @@ def warnings(catalogue: Catalogue, today: date) -> Iterator[Finding]:
         if environment.policy.allow_sample_database:
             where = ("environments", name, "policy", "allow_sample_database")
             yield Finding(where, "accepts scans made with the small SAMPLE database: for demo and tests only")
-    for found in delivery_warnings(catalogue):
-        yield Finding(*found)
+    yield from _made(delivery_warnings(catalogue))
+    yield from _made(backup_warnings(catalogue))
     for name, service in catalogue.services.items():
         for variable, value in service.environment.items():
             if value and _LOOKS_SECRET.search(variable):
@@ -89,19 +90,7 @@ def _components(catalogue: Catalogue) -> Iterator[Finding]:
     if store.directory is not None and not store.directory.strip():
         yield Finding(("store", "directory"), "is empty")
     if azure is not None:
-        ways = [way for way in ("account_url", "connection_string", "sas_url") if getattr(azure, way) is not None]
-        if len(ways) != 1:
-            has = " and ".join(f"`{way}`" for way in ways) or "none"
-            text = "needs exactly one of `account_url`, `connection_string` and `sas_url`; it has "
-            yield Finding(("store", "azure"), text + has)
-        if not _CONTAINER.fullmatch(azure.container):
-            text = "must be 3 to 63 lower-case letters, digits and single hyphens"
-            yield Finding(("store", "azure", "container"), text)
-        if azure.account_url is not None:
-            yield from _url(("store", "azure", "account_url"), azure.account_url, https=True)
-        if re.search(r"[^A-Za-z0-9._/-]|(^|/)\.|\.(/|$)", azure.prefix):
-            text = "must be parts of letters, digits, `.`, `_`, `-`, joined by `/`"
-            yield Finding(("store", "azure", "prefix"), text)
+        yield from _made(azure_findings(("store", "azure"), azure))
     address = catalogue.registry.address
     if not _REGISTRY.fullmatch(address):
         text = "must be host[:port][/prefix] in lower case"
@@ -112,19 +101,16 @@ def _components(catalogue: Catalogue) -> Iterator[Finding]:
         elif address.endswith("/"):
             text += ", without the last `/`"
         yield Finding(("registry", "address"), text)
-    yield from _url(("prometheus", "url"), catalogue.prometheus.url)
-    yield from _url(("front_door", "url"), catalogue.front_door.url)
+    yield from _made(url_findings(("prometheus", "url"), catalogue.prometheus.url))
+    yield from _made(url_findings(("front_door", "url"), catalogue.front_door.url))
     if catalogue.alertmanager.url:
-        yield from _url(("alertmanager", "url"), catalogue.alertmanager.url)
+        yield from _made(url_findings(("alertmanager", "url"), catalogue.alertmanager.url))
     if catalogue.source_url:
-        yield from _url(("source_url",), catalogue.source_url)
+        yield from _made(url_findings(("source_url",), catalogue.source_url))
 
 
-def _url(path: Path, url: str, *, https: bool = False) -> Iterator[Finding]:
-    if "@" in url.partition("//")[2].partition("/")[0]:
-        yield Finding(path, "must hold no user name and no password")
-    elif not _URL.fullmatch(url) or (https and not url.startswith("https://")):
-        yield Finding(path, f"must be a URL, {'https' if https else 'http'}://host[:port]{'' if https else '/…'}")
+def _made(findings: Iterable[tuple[Path, str, tuple[Path, ...]]]) -> Iterator[Finding]:
+    return (Finding(*found) for found in findings)
 
 
 def _routes(services: Mapping[str, Service]) -> Iterator[Finding]:
@@ -223,7 +209,7 @@ def _volumes(where: Path, volumes: Mapping[str, str], tmpfs: tuple[str, ...]) ->
 
 
 def _overrides(name: str, environment: Environment, services: Mapping[str, Service]) -> Iterator[Finding]:
-    yield from _url(("environments", name, "url"), environment.url)
+    yield from _made(url_findings(("environments", name, "url"), environment.url))
     for service, override in environment.services.items():
         where: Path = ("environments", name, "services", service)
         if service not in services:

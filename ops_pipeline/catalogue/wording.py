@@ -12,7 +12,18 @@ from pydantic import BaseModel
 from ops_pipeline.catalogue.document import Path
 from ops_pipeline.catalogue.model import Catalogue
 
-_MAY_HOLD_SECRETS = {"secrets", "connection_string", "sas_url", "environment", "args"}
+_MAY_HOLD_SECRETS = {
+    "secrets",
+    "connection_string",
+    "sas_url",
+    "environment",
+    "args",
+    "password",
+    "recipients",
+    "identity",
+    "signing_key",
+    "heartbeat_url",
+}
 _PATTERNS = {
     "^[a-z][a-z0-9-]{0,30}$": "must be lower-case letters, digits and hyphens, start with a letter and have at most "
     "31 characters",
@@ -21,6 +32,8 @@ _PATTERNS = {
     "^/": "must start with `/`",
     "^(/.*)?$": "must start with `/`",
 }
+_SOURCES = ("postgres", "mysql", "mariadb", "mongodb", "redis", "volume", "directory")
+_KINDS_OF_SOURCES = ", ".join(f"`{kind}`" for kind in _SOURCES)
 _KINDS = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -69,19 +82,37 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def place_of(error: Mapping[str, Any]) -> Path:
-    """Path of the part a pydantic error is about."""
+    """Path of the part a pydantic error is about, as it stands in the file."""
+    return _untagged(_tagged_place_of(error))
+
+
+def _tagged_place_of(error: Mapping[str, Any]) -> Path:
     return tuple(part for part in error["loc"] if part != "[key]")
+
+
+def _untagged(path: Path) -> Path:
+    """Without the kind that pydantic puts behind a data source's name: `…backup.sources.shop.postgres.database`."""
+    for index in range(2, len(path)):
+        if path[index - 2 : index] == ("backup", "sources") and len(path) > index + 1:
+            return (*path[: index + 1], *path[index + 2 :])
+    return path
 
 
 def words_of(error: Mapping[str, Any]) -> str:
     """What one pydantic error (an entry of `ValidationError.errors()`) says, without ever quoting a secret."""
-    kind, path, context = str(error["type"]), place_of(error), error.get("ctx") or {}
+    kind, path, context = str(error["type"]), _tagged_place_of(error), error.get("ctx") or {}
     value = error.get("input")
     found = _found(value, path)
     if kind == "missing":
         return f"is missing{_purpose(path)}"
     if kind == "extra_forbidden":
         return _unknown_key(path)
+    if kind == "union_tag_not_found":
+        return f"{str(context.get('discriminator')).strip(chr(39))} is missing: what it is, one of {_KINDS_OF_SOURCES}"
+    if kind == "union_tag_invalid":
+        tag = str(context.get("tag"))
+        near = did_you_mean(tag, _SOURCES)
+        return f"kind must be one of {_KINDS_OF_SOURCES}; found `{tag[:60]}`{near if 'did you mean' in near else ''}"
     if kind == "literal_error":
         allowed = [word.strip("' ") for word in str(context.get("expected", "")).replace(" or ", ",").split(",")]
         listed = f"`{allowed[0]}`" if len(allowed) == 1 else "one of " + ", ".join(f"`{word}`" for word in allowed)
@@ -113,8 +144,7 @@ def words_of(error: Mapping[str, Any]) -> str:
 
 def known_keys(path: Path) -> tuple[str, ...]:
     """Keys the mapping at `path` may have; () where any are allowed or the path leads nowhere."""
-    model = _model_at(path)
-    return tuple(model.model_fields) if model else ()
+    return tuple({field: None for model in _models_at(path) for field in model.model_fields})
 
 
 def _unknown_key(path: Path) -> str:
@@ -122,49 +152,59 @@ def _unknown_key(path: Path) -> str:
     # A key that is right elsewhere was most likely indented wrongly.
     for length in range(len(parent) - 1, -1, -1):
         if name in known_keys(parent[:length]):
-            return f"unknown key; it belongs to {dotted(parent[:length]) or 'the top level'}"
+            return f"unknown key; it belongs to {dotted(_untagged(parent[:length])) or 'the top level'}"
     for field in known_keys(parent):
         if name in known_keys((*parent, field)):
-            return f"unknown key; it belongs to {dotted((*parent, field))}"
+            return f"unknown key; it belongs to {dotted(_untagged((*parent, field)))}"
     return f"unknown key{did_you_mean(name, known_keys(parent))}"
 
 
 def _purpose(path: Path) -> str:
-    model = _model_at(path[:-1])
-    field = model.model_fields.get(str(path[-1])) if model else None
-    return f" ({field.description})" if field is not None and field.description else ""
+    fields = [model.model_fields.get(str(path[-1])) for model in _models_at(path[:-1])]
+    described = [field.description for field in fields if field is not None and field.description]
+    return f" ({described[0]})" if described else ""
 
 
-def _model_at(path: Path) -> type[BaseModel] | None:
-    """Walk the types of the catalogue's models."""
-    kind: Any = Catalogue
+def _models_at(path: Path) -> tuple[type[BaseModel], ...]:
+    """Walk the types of the catalogue's models; several where a kind decides which one it is."""
+    kinds: tuple[Any, ...] = (Catalogue,)
     for part in path:
-        kind = _bare(kind)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            field = kind.model_fields.get(str(part))
-            if field is None:
-                return None
-            kind = field.annotation
-        elif get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        elif get_origin(kind) is tuple:
-            kind = get_args(kind)[0]
+        models = _only_models(kinds)
+        tagged = tuple(model for model in models if len(models) > 1 and part in _tags(model))
+        if tagged:
+            kinds = tagged
+        elif models:
+            fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
+            kinds = tuple(option for field in fields[:1] for option in _options(field.annotation))
+        elif get_origin(kinds[0]) is dict:
+            kinds = _options(get_args(kinds[0])[1])
+        elif get_origin(kinds[0]) is tuple:
+            kinds = _options(get_args(kinds[0])[0])
         else:
-            return None
-    kind = _bare(kind)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+            return ()
+        if not kinds:
+            return ()
+    return _only_models(kinds)
 
 
-def _bare(kind: Any) -> Any:
-    """Without Annotated and `| None`."""
-    while True:
-        origin = get_origin(kind)
-        if origin is Annotated:
-            kind = get_args(kind)[0]
-        elif origin in (Union, types.UnionType):
-            kind = next(option for option in get_args(kind) if option is not type(None))
-        else:
-            return kind
+def _only_models(kinds: tuple[Any, ...]) -> tuple[type[BaseModel], ...]:
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    """Kinds of the discriminated union that this model is one of."""
+    field = model.model_fields.get("kind")
+    return () if field is None else tuple(map(str, get_args(field.annotation)))
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """What a type may be, without Annotated and `None`."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _options(get_args(kind)[0])
+    if origin in (Union, types.UnionType):
+        return tuple(found for option in get_args(kind) if option is not type(None) for found in _options(option))
+    return (kind,)
 
 
 def _found(value: object, path: Path) -> str:
