@@ -183,7 +183,7 @@ def test_a_part_that_vanishes_before_the_manifest_is_noticed(bed: Bed) -> None:
                 if "cache" in key:
                     bed.vault.sets.delete(key)
 
-    with pytest.raises(Permanent, match="cache.*is missing"):
+    with pytest.raises(Permanent, match=r"cache: stored object .* is missing"):
         take(bed.platform(lifeline=Lifeline(after_each=vanish)))
     assert listing(bed).sets == ()
 
