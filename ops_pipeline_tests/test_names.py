@@ -7,14 +7,22 @@ import pytest
 
 from ops_pipeline.defs.all import build_definitions
 from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline_tests.fakes.backups import backup_catalogue
 from ops_pipeline_tests.fakes.platform import catalogue
 
-GROUPS = {"image": "build", "sbom": "build", "scan_report": "build", "release": "deliver"}
+GROUPS = {
+    "image": "build",
+    "sbom": "build",
+    "scan_report": "build",
+    "release": "deliver",
+    "backup": "protect",
+    "restore_drill": "protect",
+}
 
 
 @pytest.fixture(scope="module")
 def repository() -> dg.RepositoryDefinition:
-    definitions = build_definitions(catalogue(), PlatformResource())
+    definitions = build_definitions(backup_catalogue(), PlatformResource())
     dg.Definitions.validate_loadable(definitions)
     return definitions.get_repository_def()
 
@@ -33,6 +41,9 @@ def test_checks(repository: dg.RepositoryDefinition) -> None:
         ("scan_report", "vulnerability_policy"),
         ("release", "healthy"),
         ("release", "metrics_verdict"),
+        ("backup", "integrity"),
+        ("backup", "fresh"),
+        ("restore_drill", "restored_equals_source"),
     }
     blocking = [key.name for key in repository.asset_graph.asset_check_keys if repository.asset_graph.get(key).blocking]
     assert blocking == ["vulnerability_policy"]
@@ -48,12 +59,21 @@ def test_jobs(repository: dg.RepositoryDefinition) -> None:
         "release_set",
         "reconcile",
         "quarantine_lift",
+        "backup",
+        "restore",
+        "restore_drill",
+        "prune_backups",
     }
 
 
 def test_sensors_and_schedules(repository: dg.RepositoryDefinition) -> None:
-    assert {sensor.name for sensor in repository.sensor_defs} == {"drift", "metric_rollback"}
-    assert not repository.schedule_defs
+    assert {sensor.name for sensor in repository.sensor_defs} == {"drift", "metric_rollback", "backup_freshness"}
+    assert {schedule.name: schedule.cron_schedule for schedule in repository.schedule_defs} == {
+        "backup_every_six_hours": "0 */6 * * *",
+        "prune_backups_daily": "40 3 * * *",
+        "restore_drill_weekly": "20 4 * * 0",
+    }
+    assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
 
 
 def test_partitions(repository: dg.RepositoryDefinition) -> None:
@@ -65,6 +85,18 @@ def test_partitions(repository: dg.RepositoryDefinition) -> None:
     assert isinstance(release, dg.MultiPartitionsDefinition)
     assert [dimension.name for dimension in release.partitions_defs] == ["environment", "service"]
     assert set(map(str, release.get_partition_keys())) == {"dev|api", "dev|web", "prod|api", "prod|web"}
+    for key in ("backup", "restore_drill"):
+        definition = graph.get(dg.AssetKey(key)).partitions_def
+        # One dimension, without a name: the run queue's limit on environments is for releases only.
+        assert isinstance(definition, dg.StaticPartitionsDefinition)
+        assert definition.get_partition_keys() == ["dev", "prod"]
+
+
+def test_everything_loads_when_nothing_is_backed_up() -> None:
+    definitions = build_definitions(catalogue(), PlatformResource())
+    dg.Definitions.validate_loadable(definitions)
+    definition = definitions.resolve_asset_graph().get(dg.AssetKey("backup")).partitions_def
+    assert definition is not None and not definition.get_partition_keys()
 
 
 def test_a_release_depends_on_image_and_report_of_its_own_service(repository: dg.RepositoryDefinition) -> None:
@@ -94,6 +126,7 @@ def test_launchpads_are_filled_in(repository: dg.RepositoryDefinition, job: str)
         ("release_set", "deploy_set", {"environment": "", "services": [], "reason": ""}),
         ("quarantine_lift", "lift", {"digest": "", "reason": ""}),
         ("reconcile", "reconcile_targets", {"environment": "", "service": ""}),
+        ("prune_backups", "prune_environments", {"environment": "", "dry_run": False}),
     ],
 )
 def test_launchpads_of_verbs_are_filled_in(
@@ -102,9 +135,33 @@ def test_launchpads_of_verbs_are_filled_in(
     assert repository.get_job(job).run_config["ops"] == {op: {"config": config}}
 
 
+RESTORE = {
+    **{"date": "", "set": "", "sources": [], "into": "", "only": [], "dry_run": True, "confirm": ""},
+    **{"action": "restore", "token": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("job", "op", "config"),
+    [
+        ("backup", "take_set", {"reason": "", "sources": []}),
+        ("restore_drill", "drill_set", {"set": ""}),
+        ("restore", "restore_data", RESTORE),
+    ],
+)
+def test_launchpads_of_backups_are_filled_in_and_a_restore_is_dry(
+    repository: dg.RepositoryDefinition, job: str, op: str, config: dict[str, object]
+) -> None:
+    partitioned = repository.get_job(job).partitioned_config
+    assert partitioned is not None
+    assert partitioned.get_run_config_for_partition_key("prod")["ops"] == {op: {"config": config}}
+
+
 def test_what_is_live_is_watched_from_the_first_start(repository: dg.RepositoryDefinition) -> None:
     for sensor in repository.sensor_defs:
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING, sensor.name
+    for schedule in repository.schedule_defs:
+        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING, schedule.name
     assert repository.get_sensor_def("metric_rollback").minimum_interval_seconds == 5
 
 

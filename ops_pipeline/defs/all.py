@@ -11,13 +11,18 @@ from typing import Any
 import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
+from ops_pipeline.defs.assets.backups import backup_asset, restore_drill_asset
 from ops_pipeline.defs.assets.images import image_asset
 from ops_pipeline.defs.assets.releases import release_asset
 from ops_pipeline.defs.assets.scans import sbom_asset, scan_report_asset
+from ops_pipeline.defs.backup_checks import backup_checks
+from ops_pipeline.defs.backup_jobs import backup_jobs
 from ops_pipeline.defs.checks import all_checks
 from ops_pipeline.defs.jobs import all_jobs
 from ops_pipeline.defs.partitions import partitions_of
 from ops_pipeline.defs.platform import PlatformResource
+from ops_pipeline.defs.schedules import all_schedules
+from ops_pipeline.defs.sensors.backup_freshness import backup_freshness_sensor
 from ops_pipeline.defs.sensors.drift import drift_sensor
 from ops_pipeline.defs.sensors.metric_rollback import metric_rollback_sensor
 
@@ -25,9 +30,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def build_definitions(catalogue: Catalogue, ops_platform: PlatformResource) -> dg.Definitions:
-    """Given a catalogue and the resource that opens its platform, return assets, checks, jobs and sensors."""
+    """Given a catalogue and the resource that opens its platform, return assets, checks, jobs, schedules, sensors."""
     partitions = partitions_of(catalogue)
-    jobs = all_jobs()
+    jobs = [*all_jobs(), *backup_jobs(partitions)]
     rollback = next(job for job in jobs if job.name == "rollback")
     with _accepted_previews():
         assets = [
@@ -35,12 +40,19 @@ def build_definitions(catalogue: Catalogue, ops_platform: PlatformResource) -> d
             sbom_asset(catalogue, partitions),
             scan_report_asset(catalogue, partitions),
             release_asset(catalogue, partitions),
+            backup_asset(catalogue, partitions),
+            restore_drill_asset(catalogue, partitions),
         ]
         return dg.Definitions(
             assets=with_code_links(assets, catalogue.source_url),
-            asset_checks=all_checks(catalogue, partitions),
+            asset_checks=[*all_checks(catalogue, partitions), *backup_checks(partitions)],
             jobs=jobs,
-            sensors=[drift_sensor(catalogue), metric_rollback_sensor(rollback)],
+            schedules=all_schedules(catalogue, jobs),
+            sensors=[
+                drift_sensor(catalogue),
+                metric_rollback_sensor(rollback),
+                backup_freshness_sensor(catalogue),
+            ],
             resources={"ops_platform": ops_platform},
             executor=dg.in_process_executor,
         )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ops_pipeline.core.alert import Alert
-from ops_pipeline.errors import BadInput, LeaseHeld
+from ops_pipeline.errors import BadInput, LeaseHeld, OpsError
 from ops_pipeline.ports import Progress
 from ops_pipeline.services.platform import Platform
 
-NOT_ALARMING = (BadInput, LeaseHeld)
-"""What was launched wrongly, and what somebody else is doing already."""
+CALM: tuple[type[OpsError], ...] = (BadInput, LeaseHeld)
+"""What was launched wrongly, and what somebody else is doing already: the run says so, nobody is called."""
 
 
 class Findings:
@@ -33,10 +33,13 @@ def alerting(
     progress: Progress,
     *,
     fire: bool = True,
+    settle_after: bool = True,
+    calm: tuple[type[OpsError], ...] = CALM,
 ) -> Iterator[Findings]:
     """Within, a failure or a problem found fires the alert of this environment, and success ends it.
 
-    With `fire` false nobody is told (somebody is looking), but success still ends the alert.
+    With `fire` false nobody is told (somebody is looking), but success still ends the alert, unless `settle_after` is
+    false.
     """
     from ops_pipeline.services.alerting import settle, tell
 
@@ -45,10 +48,11 @@ def alerting(
         yield findings
     except BaseException as error:
         # A termination ends the work too, and nobody may be looking.
-        if fire and not isinstance(error, NOT_ALARMING):
+        if fire and not isinstance(error, calm):
             tell(platform, alert(environment, str(error) or type(error).__name__), progress)
         raise
     if not findings.problems:
-        settle(platform, alert(environment, "over"), progress)
+        if settle_after:
+            settle(platform, alert(environment, "over"), progress)
     elif fire:
         tell(platform, alert(environment, "\n".join(findings.problems)), progress)

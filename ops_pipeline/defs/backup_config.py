@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -54,12 +54,17 @@ class RestoreConfig(dg.Config):
         default="",
         description="To restore: the environment's name once more. What is live is replaced, and kept as a hold",
     )
-    undo: str = Field(
-        default="", description="Token of an earlier restore: what it replaced becomes live again. Alone, with `confirm`"
+    action: Literal["restore", "undo", "release", "resume", "abandon"] = Field(
+        default="restore",
+        description=(
+            "restore: see above. undo: what a restore replaced becomes live again. release: remove for good what a "
+            "restore keeps. resume, abandon: finish, or take back, a restore that was killed"
+        ),
     )
-    release: str = Field(
+    token: str = Field(
         default="",
-        description="Token of an earlier restore: remove what it replaced, for good. Alone, with `confirm`",
+        description="undo and release: token of the restore, as `ops restores ENV` lists them; resume and abandon: "
+        "empty = the unfinished one",
     )
 
 
@@ -91,9 +96,9 @@ def check_drill(config: DrillConfig) -> None:
         raise BadInput(problems, subject="launch")
 
 
-def check_restore(config: RestoreConfig, catalogue: Catalogue, environment: str) -> datetime | None:
-    """Return the moment `date` means, None without one. Raise BadInput naming every field that cannot be used."""
-    from ops_pipeline.services.backup.wanted import Places, moment, restore_problems
+def check_restore(config: RestoreConfig, catalogue: Catalogue, environment: str) -> None:
+    """Raise BadInput naming every field that cannot be used."""
+    from ops_pipeline.services.backup.wanted import Places, restore_problems
 
     problems = [
         *restore_problems(
@@ -112,7 +117,6 @@ def check_restore(config: RestoreConfig, catalogue: Catalogue, environment: str)
         problems.append(Problem("run config: confirm", f"{said} the environment's name, {environment}"))
     if problems:
         raise BadInput(problems, subject="launch")
-    return moment(config.date) if config.date else None
 
 
 def chosen_environments(config: PruneConfig, catalogue: Catalogue) -> list[str]:
@@ -130,12 +134,16 @@ def chosen_environments(config: PruneConfig, catalogue: Catalogue) -> list[str]:
 def _token_problems(config: RestoreConfig) -> list[Problem]:
     from ops_pipeline.services.backup.wanted import token_problems
 
-    problems: list[Problem] = []
-    filled = [name for name in ("date", "set", "sources", "into", "only") if getattr(config, name)]
-    if config.undo and config.release:
-        problems.append(Problem("run config: release", "cannot be used together with undo"))
-    for name, token in (("undo", config.undo), ("release", config.release)):
-        problems += token_problems(token, f"run config: {name}")
-        if token and filled:
-            problems.append(Problem(f"run config: {name}", f"stands alone; leave {', '.join(filled)} empty"))
+    problems = token_problems(config.token, "run config: token")
+    if config.action == "restore":
+        if config.token:
+            problems.append(Problem("run config: token", "means nothing for restore; leave it empty"))
+        return problems
+    problems += [
+        Problem(f"run config: {name}", f"means nothing for {config.action}; leave it empty")
+        for name in ("date", "set", "sources", "into", "only")
+        if getattr(config, name)
+    ]
+    if config.action in ("undo", "release") and not config.token:
+        problems.append(Problem("run config: token", f"is empty; name the restore to {config.action}"))
     return problems

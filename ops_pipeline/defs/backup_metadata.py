@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.backup.records import Check, DrillResult, Manifest, Part, SetState
+
+if TYPE_CHECKING:
+    from ops_pipeline.core.backup.restore_plan import RestorePlan
+    from ops_pipeline.services.backup.prune import PruneOutcome
+    from ops_pipeline.services.backup.restore import RestoreOutcome
+    from ops_pipeline.services.backup.sets import BackupSet, Listing
 
 Metadata = dict[str, Any]
 
@@ -87,29 +93,39 @@ def _part(part: Part) -> dict[str, Any]:
     }
 
 
-def of_checks(found: Sequence[tuple[str, Check, SetState | None]]) -> Metadata:
-    """What `integrity` shows: (id of the set, the check, the set's state after it), the newest set first."""
-    if not found:
-        return {}
-    types = {"set": "string", "at": "string", "read_percent": "float", "read_so_far_percent": "float", "problems": "int"}
-    rows_ = [
-        {
-            "set": name,
-            "at": clock(check.at),
-            "read_percent": round(check.share * 100, 1),
-            "read_so_far_percent": round((state.read_share if state else check.share) * 100, 1),
-            "problems": len(check.problems),
-        }
-        for name, check, state in found
+def damage(listing: Listing) -> list[str]:
+    """Everything known to be wrong with stored sets, one sentence each."""
+    return [
+        *(f"set {one.id}: {one.problem}" for one in listing.damaged),
+        *listing.chain,
+        *(f"set {one.id}: {problem}" for one in listing.sets if one.state.damaged for problem in last(one).problems),
     ]
-    problems = [f"{name}: {problem}" for name, check, _ in found for problem in check.problems]
-    shown: Metadata = {
-        "sets": len(found),
-        "problems": len(problems),
-        "read_percent": rows_[0]["read_percent"],
-        "checks": table(types, rows_),
-    }
-    return shown | ({"damage": dg.MetadataValue.md(bullets(problems))} if problems else {})
+
+
+def of_checks(listing: Listing, problems: Sequence[str]) -> Metadata:
+    """What `integrity` shows: every set with its last check, the newest first."""
+    types = {"set": "string", "checked": "string", "read_percent": "float", "problems": "int"}
+    found = [
+        {
+            "set": one.id,
+            "checked": clock(last(one).at) if one.state.checks else "not yet",
+            "read_percent": round(one.state.read_share * 100, 1),
+            "problems": len(last(one).problems) if one.state.checks else 0,
+        }
+        for one in listing.sets
+    ]
+    shown: Metadata = {"sets": len(listing.sets) + len(listing.damaged), "problems": len(problems)}
+    if listing.sets and listing.sets[0].state.checks:
+        newest = listing.sets[0]
+        shown |= {"newest_set": newest.id, "read_percent_this_time": round(last(newest).share * 100, 1)}
+    if problems:
+        shown["damage"] = dg.MetadataValue.md(bullets(problems))
+    return shown | {"checks": table(types, found)}
+
+
+def last(one: BackupSet) -> Check:
+    """The last check of a set that has one."""
+    return one.state.checks[-1]
 
 
 def of_drill(set_id: str, result: DrillResult) -> Metadata:
@@ -131,6 +147,94 @@ def of_drill(set_id: str, result: DrillResult) -> Metadata:
         shown["differences"] = dg.MetadataValue.md(bullets(result.problems))
     if result.run_id:
         shown["drilled_in"] = dg.MetadataValue.dagster_run(result.run_id)
+    return shown
+
+
+def of_restore_plan(plan: RestorePlan) -> Metadata:
+    """What `restore` shows before it has done anything."""
+    types = {
+        **{"source": "string", "kind": "string", "what": "string", "data_mb": "float", "stored_mb": "float"},
+        **{"as_of": "string", "consistency": "string"},
+    }
+    shown: Metadata = {
+        "set": plan.set_id,
+        "why_this_set": plan.why,
+        "age_hours": round(plan.age_seconds / 3600, 2),
+        "data_mb": _mb(sum(one.plain_size for one in plan.sources)),
+        "sources": table(
+            types,
+            [
+                {
+                    "source": one.source,
+                    "kind": one.kind,
+                    "what": one.things,
+                    "data_mb": _mb(one.plain_size),
+                    "stored_mb": _mb(one.stored_size),
+                    "as_of": clock(one.taken_from),
+                    "consistency": one.consistency,
+                }
+                for one in plan.sources
+            ],
+        ),
+        "plan": dg.MetadataValue.md(bullets(plan.lines)),
+        "manifest_sha256": plan.manifest_sha256,
+    }
+    if plan.warnings:
+        shown["warnings"] = dg.MetadataValue.md(bullets(plan.warnings))
+    return shown
+
+
+def of_restore(outcome: RestoreOutcome) -> Metadata:
+    """What `restore` shows of what it did."""
+    record = outcome.record
+    shown: Metadata = {
+        "outcome": outcome.words,
+        "stage": outcome.stage.value,
+        "token": outcome.token,
+        "compared": outcome.compared,
+        "seconds": round(sum(outcome.seconds.values()), 2),
+        "restored": table(
+            {"source": "string", "seconds": "float"},
+            [{"source": name, "seconds": round(outcome.seconds.get(name, 0.0), 2)} for name in outcome.record.sources],
+        ),
+        "journal": table(
+            {"at": "string", "what": "string"}, [{"at": clock(line.at), "what": line.text} for line in record.lines]
+        ),
+    }
+    if outcome.stage.value == "held":
+        shown["to_undo"] = f"ops restore {record.environment} --undo {outcome.token}"
+        shown["to_release"] = f"ops restores {record.environment} --release {outcome.token}"
+    return shown
+
+
+def of_prune(outcomes: Sequence[PruneOutcome]) -> Metadata:
+    """What `prune_backups` shows: each set with what became of it and why."""
+    types = {"environment": "string", "set": "string", "taken": "string", "kept": "bool", "why": "string"}
+    rows_ = [
+        {
+            "environment": outcome.environment,
+            "set": one.id,
+            "taken": clock(one.taken_at),
+            "kept": one.keep,
+            "why": one.reason,
+        }
+        for outcome in outcomes
+        for one in outcome.plan.decisions
+    ]
+    shown: Metadata = {
+        "sets": len(rows_),
+        "planned_to_go": sum(not row["kept"] for row in rows_),
+        "deleted": sum(len(one.deleted) for one in outcomes),
+        "deleted_mb": _mb(sum(one.deleted_bytes + one.orphan_bytes for one in outcomes)),
+        "never_finished_sets_cleared": sum(len(one.orphans) for one in outcomes),
+        "decisions": table(types, sorted(rows_, key=lambda row: bool(row["kept"]))),
+    }
+    frozen = [f"{one.environment}: {one.plan.frozen}" for one in outcomes if one.plan.frozen]
+    media = [f"{one.environment}: {words}" for one in outcomes for words in one.media]
+    if frozen:
+        shown["FROZEN"] = dg.MetadataValue.md(bullets(frozen))
+    if media:
+        shown["files"] = dg.MetadataValue.md(bullets(media))
     return shown
 
 

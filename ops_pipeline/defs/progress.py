@@ -9,20 +9,22 @@ import dagster as dg
 
 from ops_pipeline.ports import Progress
 
+Context = dg.AssetExecutionContext | dg.OpExecutionContext | dg.AssetCheckExecutionContext
 
-def event_per_line(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Progress:
+
+def event_per_line(context: Context) -> Progress:
     """One log event per line: for deploys, which say little and matter much."""
     return context.log.info
 
 
 class GroupedLines:
-    """Progress for builds and scans, which say much.
+    """Progress for builds, scans and backups, which say much.
 
     Every line goes to the run's standard output at once; to the event log they go in groups, at most one a second,
     because each event is a row of the database.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, every_seconds: float = 1.0) -> None:
+    def __init__(self, context: Context, every_seconds: float = 1.0) -> None:
         self._log = context.log
         self._every = every_seconds
         self._lines: list[str] = []

@@ -20,10 +20,10 @@ def stale(environment: str, words: str) -> Alert:
     return _alert("BackupStale", environment, CRITICAL, summary, f"{words}\n{RUNBOOK.format('backup-stale')}")
 
 
-def unwatched(words: str) -> Alert:
-    """How old the backups are cannot be said: the store or the catalogue does not answer."""
-    summary = f"how old the backups are is unknown: {_first(words)}"
-    return _alert("BackupsUnwatched", "", CRITICAL, summary, f"{words}\n{RUNBOOK.format('backup-stale')}")
+def unwatched(environment: str, words: str) -> Alert:
+    """How old the backups are cannot be said: where they are kept does not answer, or cannot be opened."""
+    summary = f"how old the backups of {environment} are is unknown: {_first(words)}"
+    return _alert("BackupsUnwatched", environment, CRITICAL, summary, f"{words}\n{RUNBOOK.format('backup-stale')}")
 
 
 def damaged(environment: str, words: str) -> Alert:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.errors import BadInput, Problem
 
-SET_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
-"""A ULID: https://github.com/ulid/spec."""
+SET_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{4,26}")
+"""A ULID (https://github.com/ulid/spec), or the beginning of one."""
 
 TOKEN = re.compile(r"[a-z0-9]{4,12}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -27,7 +27,6 @@ class Places:
     set: str = "run config: set"
     source: str = "run config: sources"
     into: str = "run config: into"
-    undo: str = "run config: undo"
 
 
 def backed_up(catalogue: Catalogue) -> list[str]:
@@ -69,9 +68,10 @@ def source_problems(catalogue: Catalogue, environment: str, sources: Sequence[st
 
 def set_problems(set_id: str, place: str) -> list[Problem]:
     """What is wrong with the id of a set; an empty one is none."""
-    if not set_id or SET_ID.fullmatch(set_id):
+    if not set_id or set_id.lower() == "latest" or SET_ID.fullmatch(set_id.upper()):
         return []
-    return [Problem(place, f"`{set_id}` is not the id of a set: 26 digits and capital letters")]
+    words = "is not the id of a set: 26 digits and capital letters, or the first 4 or more of them"
+    return [Problem(place, f"`{set_id}` {words}")]
 
 
 def token_problems(token: str, place: str) -> list[Problem]:
