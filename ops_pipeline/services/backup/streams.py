@@ -68,7 +68,7 @@ def write_stream(
         plain_size=plain_size,
         plain_sha256=work.plain_hash.hexdigest(),
         stored_size=stored_size,
-        stored_sha256=work.stored_hash.hexdigest(),
+        stored_sha256=blocks[0].sha256 if len(blocks) == 1 else work.stored_hash.hexdigest(),
         blocks=blocks,
         wrapped_key=data_key.wrapped,
     )
@@ -107,7 +107,10 @@ class _Writing:
                 sealed = self._header + sealed
             self._blocks[index] = Block(len(sealed), hashlib.sha256(sealed).hexdigest(), size)
             self._writer.block(index, sealed)
-            self.stored_hash.feed(index, sealed, both)
+            if index == 0 and last:
+                both()  # an object of one block has that block's hash
+            else:
+                self.stored_hash.feed(index, sealed, both)
         except BaseException as error:
             # Also what no ordinary error is: the calling thread must hear of it and stop.
             self.failure = self.failure or error
