@@ -10,6 +10,7 @@ from ops_pipeline.core.backup.records import FILE_KINDS, Part
 from ops_pipeline.errors import StoreDamaged
 from ops_pipeline.ports import Beside, DataSource, FileTree, Progress, Vault
 from ops_pipeline.services.backup.comparing import Compared, compare_contents, expected_contents, shortened
+from ops_pipeline.services.backup.files import compare_files, restore_files
 from ops_pipeline.services.backup.meter import Meter
 from ops_pipeline.services.backup.streams import read_stream
 from ops_pipeline.services.platform import Platform
@@ -83,8 +84,6 @@ def load_tree(
     progress: Progress,
 ) -> Compared:
     """Restore a tree of files beside the live one and read it back. Raise as `load_source`."""
-    from ops_pipeline.services.backup.files import compare_files, restore_files
-
     workers = platform.catalogue.backups.workers
     found = Compared(0)
 

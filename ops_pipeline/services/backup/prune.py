@@ -13,8 +13,9 @@ from functools import partial
 from typing import TypeVar
 
 from ops_pipeline.core.backup.retention import Decision, RetentionPlan
-from ops_pipeline.errors import BadInput, Conflict, Permanent, PolicyRefused, Problem, Unavailable
+from ops_pipeline.errors import BadInput, Conflict, Permanent, PolicyRefused, Problem, StoreDamaged, Unavailable
 from ops_pipeline.ports import Progress, Vault
+from ops_pipeline.services.backup import media_gc
 from ops_pipeline.services.backup.inflight import ABANDONED, InFlight, in_flight
 from ops_pipeline.services.backup.locks import lock
 from ops_pipeline.services.backup.orphans import sweep_orphans
@@ -60,7 +61,7 @@ class PruneOutcome:
 
 
 def prune(platform: Platform, environment: str, *, progress: Progress, run_id: str = "", by: str = "") -> PruneOutcome:
-    """Clear away what the plan says, then parts of sets that never came to be. Files no set needs are `media_gc`'s.
+    """Clear away what the plan says, then parts of sets that never came to be, then files no set needs any more.
 
     Raise PolicyRefused while a set is being taken, LeaseHeld, BadInput, Unavailable. What a store refuses to delete
     (still immutable) is a problem of the outcome.
@@ -72,6 +73,7 @@ def prune(platform: Platform, environment: str, *, progress: Progress, run_id: s
         pruning.finish_begun()
         pruning.run()
         orphans, size, problems = sweep_orphans(platform, vault, environment, held, progress)
+    media, damage = _clear_media(platform, vault, progress)
     return PruneOutcome(
         environment,
         pruning.plan,
@@ -79,7 +81,8 @@ def prune(platform: Platform, environment: str, *, progress: Progress, run_id: s
         pruning.bytes,
         orphans,
         size,
-        (*pruning.problems, *problems),
+        (*pruning.problems, *problems, *damage),
+        media,
     )
 
 
@@ -142,6 +145,24 @@ def refuse_while_taken(platform: Platform, vault: Vault, environment: str) -> No
 def live(found: InFlight, now: datetime) -> bool:
     """Whether somebody may still be at work on it. A heartbeat from the future counts as life."""
     return found.stage != ABANDONED and now - found.beat_at < LIVE
+
+
+def _clear_media(platform: Platform, vault: Vault, progress: Progress) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What became of files no set of any environment needs, and problems. Needs no lock: see `media_gc.py`."""
+    try:
+        swept = media_gc.sweep(vault, platform.clock, progress=progress)
+        seen = media_gc.mark(vault, platform.clock, progress=progress)
+    except StoreDamaged as error:
+        return (), (f"no file was cleared away, since what sets need is not known: {error.message}",)
+    except Unavailable:
+        raise
+    except Permanent as error:
+        return (), (f"files no set needs could not be cleared away: {error.message}",)
+    gone = f"{swept.deleted:,} files no set needs are gone ({swept.deleted_bytes:,} bytes)"
+    return (
+        f"files: {swept.postponed or gone}",
+        f"files: {seen.marked:,} of {seen.objects:,} are marked ({seen.marked_bytes:,} bytes): needed by no set now",
+    ), ()
 
 
 def _by_id(listing: Listing) -> dict[str, BackupSet | DamagedSet]:

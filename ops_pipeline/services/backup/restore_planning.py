@@ -22,7 +22,7 @@ from ops_pipeline.ports import DataSource, FileTree, Vault
 from ops_pipeline.services import ledger
 from ops_pipeline.services.backup.restore_journal import Stage, restores
 from ops_pipeline.services.backup.sets import BackupSet, find_set, list_sets, whole_set
-from ops_pipeline.services.backup.wanted import TOKEN, check_backed_up, moment
+from ops_pipeline.services.backup.wanted import TOKEN, check_backed_up, moment, source_problems
 from ops_pipeline.services.backup.what_is_live import what_is_live
 from ops_pipeline.services.platform import Platform
 
@@ -54,6 +54,8 @@ def plan_restore(
     Raise BadInput naming every problem, NotFound, StoreDamaged, Unavailable.
     """
     check_backed_up(platform.catalogue, environment, "environment", _contradictions(date, set_id, into))
+    if unknown := source_problems(platform.catalogue, environment, sources, "sources"):
+        raise BadInput(unknown, subject=f"restore of {environment}")
     vault = platform.vault()
     found, why = _chosen(platform, vault, environment, date, set_id, sources)
     live = {source.name: source for source in platform.sources(environment)}
