@@ -105,9 +105,14 @@ class DatabaseContainer:
             details = client.inspect_container(running[0]["Id"])
         return found(details)
 
-    def network_address(self) -> str:
-        """`container:<id>`: the network mode with which another container shares this one's addresses."""
-        return f"container:{self.find().id}"
+
+def image_of(container: DatabaseContainer) -> str:
+    """Image of the container: its name while that still means the same image, else its id."""
+    now = container.find()
+    with contextlib.suppress(NotFound), container.engine.doing(f"look for {now.image}") as client:
+        if client.inspect_image(now.image)["Id"] == now.image_id:  # type: ignore[no-untyped-call]
+            return now.image
+    return now.image_id
 
 
 def found(details: Mapping[str, Any]) -> Found:

@@ -7,10 +7,10 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ops_pipeline.adapters.databases.container import DatabaseContainer
+from ops_pipeline.adapters.databases.container import DatabaseContainer, image_of
 from ops_pipeline.adapters.databases.places import place
 from ops_pipeline.adapters.databases.postgres_contents import SETTING
-from ops_pipeline.adapters.databases.postgres_dump import PostgresDump, database_dump, globals_dump
+from ops_pipeline.adapters.databases.postgres_dump import database_dump, globals_dump
 from ops_pipeline.adapters.databases.postgres_restore import (
     ADMIN,
     PostgresBeside,
@@ -22,6 +22,7 @@ from ops_pipeline.adapters.databases.postgres_restore import (
 from ops_pipeline.adapters.databases.postgres_server import PostgresServer, PostgresSession
 from ops_pipeline.adapters.databases.scratch import DATA, scratch_server
 from ops_pipeline.adapters.databases.streaming import run
+from ops_pipeline.adapters.databases.tool_dump import ToolDump
 from ops_pipeline.core.backup.records import Contents, Kind
 from ops_pipeline.errors import NotFound, Permanent
 from ops_pipeline.ports.backup import Beside, Dump
@@ -126,11 +127,7 @@ class PostgresSource:
 
     def image(self) -> str:
         """Image of the container: its name while that still means the same image, else its id."""
-        found = self._container.find()
-        with contextlib.suppress(NotFound), self._container.engine.doing(f"look for {found.image}") as client:
-            if client.inspect_image(found.image)["Id"] == found.image_id:  # type: ignore[no-untyped-call]
-                return found.image
-        return found.image_id
+        return image_of(self._container)
 
     @contextlib.contextmanager
     def dumps(self) -> Iterator[Sequence[Dump]]:
@@ -142,7 +139,7 @@ class PostgresSource:
                 "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.current_setting('is_superuser'),"
                 " pg_catalog.pg_get_userbyid(10)"
             )[0]
-            parts: list[PostgresDump] = []
+            parts: list[ToolDump] = []
             try:
                 parts.append(globals_dump(self._server, self._name, str(first), superuser == "on", engine))
                 parts.append(

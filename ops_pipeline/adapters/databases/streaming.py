@@ -84,8 +84,8 @@ class Tool:
         of a write. `what` names it in messages. Raise NotFound, Unavailable, Permanent, Transient.
         """
         self.what = what or argv[0]
+        self.hang_seconds = hang_seconds  # may be changed between calls
         self._engine, self._container, self._user, self._fed = engine, container, user, fed
-        self._hang_seconds = hang_seconds
         self._mark = f"{MARK}={uuid.uuid4().hex}"
         self._pieces = _Pieces()
         self._error_tail = bytearray()
@@ -150,12 +150,12 @@ class Tool:
         view = memoryview(data)
         try:
             for at in range(0, len(view), WRITE_BYTES):
-                self._socket.settimeout(self._hang_seconds)
+                self._socket.settimeout(self.hang_seconds)
                 self._socket.sendall(view[at : at + WRITE_BYTES])
                 self._wrote_at = time.monotonic()
         except TimeoutError as error:
             self.kill()
-            raise Permanent(f"{self.what} took no input for {self._hang_seconds:.0f} s and was ended") from error
+            raise Permanent(f"{self.what} took no input for {self.hang_seconds:.0f} s and was ended") from error
         except OSError as error:
             raise self._broken(error) from error
 
@@ -212,7 +212,7 @@ class Tool:
 
     def _receive(self) -> None:
         try:
-            self._socket.settimeout(self._hang_seconds)
+            self._socket.settimeout(self.hang_seconds)
             free = self._pieces.free()
             if hasattr(self._socket, "recv_into"):
                 count = self._socket.recv_into(free)
@@ -221,11 +221,11 @@ class Tool:
                 count = len(data)
                 free[:count] = data
         except TimeoutError as error:
-            if time.monotonic() - self._wrote_at < self._hang_seconds:
+            if time.monotonic() - self._wrote_at < self.hang_seconds:
                 return  # it is being fed, and has nothing to say
             self.close()
             raise Permanent(
-                f"{self.what} gave nothing for {self._hang_seconds:g} s and was ended",
+                f"{self.what} gave nothing for {self.hang_seconds:g} s and was ended",
                 hint=self.error_tail[-500:],
             ) from error
         except (OSError, ValueError) as error:
