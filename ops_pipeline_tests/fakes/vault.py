@@ -23,9 +23,15 @@ class FakeVault:
     `sets`, `media`, `state` are the fakes themselves, for assertions and faults; `sealing` may be replaced.
     """
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC), sealing: Sealing | None = None) -> None:
-        self.sets = InMemoryObjectStore(now=now)
-        self.media = InMemoryObjectStore(now=now)
+    def __init__(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sealing: Sealing | None = None,
+        *,
+        shows_puts: bool = False,
+    ) -> None:
+        self.sets = InMemoryObjectStore(now=now, shows_puts=shows_puts)
+        self.media = InMemoryObjectStore(now=now, shows_puts=shows_puts)
         self.state = InMemoryStore(now=now)
         self.sealing: Sealing = sealing or FakeSealing()
 

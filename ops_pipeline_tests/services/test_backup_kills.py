@@ -17,35 +17,40 @@ from ops_pipeline.services.backup.inflight import (
     in_flight,
 )
 from ops_pipeline.services.backup.sets import list_sets
-from ops_pipeline_tests.fakes.backups import backup_bed
+from ops_pipeline_tests.fakes.backups import backup_bed, backup_catalogue, photos
 from ops_pipeline_tests.fakes.clock import START
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline
+from ops_pipeline_tests.fakes.vault import FakeVault
 from ops_pipeline_tests.services.backing_up import assert_whole, history, left_over, outlive_the_lock, take
 
+BOOK = backup_catalogue(photos=True)
 
-def killed_at(die_at: int, *, power: bool) -> tuple[Bed, bool, list[str]]:
+
+def killed_at(die_at: int, *, shows_puts: bool) -> tuple[Bed, bool, list[str]]:
     """The world after the second backup was killed at its `die_at`-th call, whether it was, and the calls it made."""
-    bed = backup_bed()
+    bed = backup_bed(BOOK)
+    bed.vault = FakeVault(bed.clock.now, shows_puts=shows_puts)
     history(bed, 1)
     bed.clock.advance(3600)
+    photos(bed).put("new.jpg", b"a new photo")
     lifeline = Lifeline(die_at)
     killed = False
     try:
         take(bed.platform("doomed:1", lifeline=lifeline))
     except Killed:
         killed = True
-    if power:
+    if not shows_puts:
         bed.vault.sets.lose_power()
         bed.vault.media.lose_power()
     return bed, killed, lifeline.calls
 
 
-@pytest.mark.parametrize("power", [False, True], ids=["process killed", "power lost"])
-def test_killed_anywhere(power: bool) -> None:
+@pytest.mark.parametrize("shows_puts", [False, True], ids=["as in a directory", "as in Azure"])
+def test_killed_anywhere(shows_puts: bool) -> None:
     die_at, ends = 0, []
     while True:
         die_at += 1
-        bed, killed, calls = killed_at(die_at, power=power)
+        bed, killed, calls = killed_at(die_at, shows_puts=shows_puts)
         before = assert_whole(bed)
         assert len(before.sets) in (1, 2)
         if not killed:
@@ -66,18 +71,18 @@ def test_killed_anywhere(power: bool) -> None:
 
 
 def test_a_second_death_while_cleaning_up_after_the_first() -> None:
-    """Dead once with only the manifest lacking; then dead again at every call of whoever finishes it."""
+    """Dead once with only the manifest lacking; then dead again at calls of whoever finishes it."""
     first = 0
     while True:
-        first += 1
-        bed, killed, _ = killed_at(first, power=False)
+        first += 2
+        bed, killed, _ = killed_at(first, shows_puts=False)
         assert killed
         if COMMITTING in left_over(bed).values() and len(assert_whole(bed).sets) == 1:
             break
     second = 0
     while True:
-        second += 1
-        bed, _, _ = killed_at(first, power=False)
+        second += 4
+        bed, _, _ = killed_at(first, shows_puts=False)
         outlive_the_lock(bed)
         try:
             take(bed.platform("second:1", lifeline=Lifeline(second)))
@@ -93,7 +98,7 @@ def test_a_second_death_while_cleaning_up_after_the_first() -> None:
 
 
 def test_a_dead_holder_blocks_for_its_term_only() -> None:
-    bed, killed, _ = killed_at(40, power=False)
+    bed, killed, _ = killed_at(40, shows_puts=False)
     assert killed
     with pytest.raises(LeaseHeld, match="manual backup"):
         take(bed.platform("second:1"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from ops_pipeline.core.backup.records import ATTEMPTS, FILE_KINDS, Part, SetKey
 from ops_pipeline.errors import Permanent, Transient, Unavailable
 from ops_pipeline.ports import Clock, DataSource, Dump, FileTree, Progress, Vault
+from ops_pipeline.services.backup.files import back_up_files
 from ops_pipeline.services.backup.meter import Meter
 from ops_pipeline.services.backup.streams import write_stream
 
@@ -39,17 +41,17 @@ class Dumper:
 
     def take(self, source: DataSource | FileTree) -> tuple[Part, ...]:
         """All parts of a source. Raise Permanent, Unavailable, whatever `alive` raises; nothing of a cut part shows."""
-        if source.kind in FILE_KINDS:
-            return (self._files(source),)  # type: ignore[arg-type]
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._database(source, attempt)  # type: ignore[arg-type]
+                if source.kind in FILE_KINDS:
+                    return (self._files(cast(FileTree, source), attempt),)
+                return self._database(cast(DataSource, source), attempt)
             except Transient as error:
                 if attempt == ATTEMPTS:
                     raise Unavailable(
                         f"{source.name} could not be backed up in {ATTEMPTS} attempts: {error.message}", hint=error.hint
                     ) from error
-                self._progress(f"{source.name}: {error.message}; its dump begins anew in {WAIT_SECONDS:g} s")
+                self._progress(f"{source.name}: {error.message}; it is taken anew in {WAIT_SECONDS:g} s")
                 self._clock.sleep(WAIT_SECONDS)
         raise AssertionError("there is at least one attempt")
 
@@ -84,9 +86,7 @@ class Dumper:
         meter.done()
         return Part(source.name, source.kind, name, stream, arrived, started, max(self._clock.now(), started))
 
-    def _files(self, tree: FileTree) -> Part:
-        from ops_pipeline.services.backup.files import back_up_files
-
+    def _files(self, tree: FileTree, attempt: int) -> Part:
         meter = self._meter(tree.name, tree.name, "files")
         part = back_up_files(
             self._vault,
@@ -96,6 +96,7 @@ class Dumper:
             progress=self._progress,
             on_bytes=meter,
             clock=self._clock,
+            attempt=attempt,
         )
         self._alive(f"{tree.name}: all files")
         return part

@@ -56,9 +56,8 @@ def ensure_fresh(
     except PolicyRefused:
         raise
     except OpsError as error:
-        raise PolicyRefused(
-            subject, [f"no backup could be taken before it: {error.message}"], hint=error.hint
-        ) from error
+        words = " ".join(error.message.split())
+        raise PolicyRefused(subject, [f"no backup could be taken before it: {words}"], hint=error.hint) from error
 
 
 def drill_objections(platform: Platform, environment: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from ops_pipeline.services.alerting import settle, tell
 from ops_pipeline.services.backup.media_reading import MediaFindings, read_media
 from ops_pipeline.services.backup.meter import Meter
 from ops_pipeline.services.backup.set_states import write_state
-from ops_pipeline.services.backup.sets import BackupSet, Listing, list_sets, pick, whole_set
+from ops_pipeline.services.backup.sets import LATEST, BackupSet, Listing, list_sets, pick, whole_set
 from ops_pipeline.services.backup.streams import check_stream
 from ops_pipeline.services.backup.structure import Shelf, shelf_of, structure_problems
 from ops_pipeline.services.platform import Platform
@@ -59,7 +59,7 @@ def check_set(
     progress: Progress,
     vault: Vault | None = None,
 ) -> Check:
-    """Look at a set and return what was found; the result is kept in its state.
+    """Look at a set ("latest": the newest, good or not) and return what was found; its state keeps the result.
 
     With `share` (0 … 1) that fraction of this set's bytes is read in full; 1 reads everything and is the only thing
     that clears a problem found before. Without it the environment's due share is read: of the blocks of all its sets,
@@ -69,7 +69,8 @@ def check_set(
     vault = vault or platform.vault()
     listing = list_sets(platform, environment, vault=vault)
     try:
-        one = whole_set(platform, pick(listing, set_id), vault=vault)
+        newest = listing.sets[0] if set_id.upper() == LATEST and listing.sets else pick(listing, set_id)
+        one = whole_set(platform, newest, vault=vault)
     except StoreDamaged as error:
         tell(platform, alerts.damaged(environment, error.message), progress)
         raise
@@ -155,18 +156,23 @@ class _Looking:
         size = max(_stored(one.manifest), 1)
         at = self._clock.now()
         moved = found.window.end != found.window.begin
+        count = _block_count(one.manifest)
 
         def change(state: SetState) -> SetState:
             known = () if found.all_bytes or not state.checks else state.checks[-1].problems
             problems = tuple(dict.fromkeys((*found.problems, *known)))
-            check = Check(at, min(found.bytes_read / size, 1.0), problems)
+            check = Check(at, 1.0 if found.all_bytes else min(found.bytes_read / size, 1.0), problems)
             fresh = asked or problems != known or found.bytes_read > 0
             cursor = max(state.read_cursor, found.window.end) if moved else state.read_cursor
             return replace(
                 state,
                 checks=(*state.checks, check)[-CHECKS_KEPT:] if fresh else state.checks,
                 read_cursor=cursor,
-                read_share=1.0 if found.all_bytes else min(max(cursor / POSITIONS, state.read_share), 1.0),
+                read_share=1.0
+                if found.all_bytes
+                else max(
+                    sum(place_of_block(index, count) < cursor for index in range(count)) / count, state.read_share
+                ),
             )
 
         if not asked and not found.problems and not found.bytes_read:
@@ -241,9 +247,14 @@ class _Looking:
         return Meter(self._progress, self._clock, f"reading {label}")
 
 
+def _block_count(manifest: Manifest) -> int:
+    """How many blocks a set has, told from the short form of its manifest."""
+    return max(sum(len(frame_plain_bytes(part.stream.plain_size, FRAME_BYTES)) for part in manifest.parts), 1)
+
+
 def _any_block(manifest: Manifest, window: Window) -> bool:
-    """Whether a block lies in the window, told from the short form of a manifest."""
-    count = sum(len(frame_plain_bytes(part.stream.plain_size, FRAME_BYTES)) for part in manifest.parts)
+    """Whether a block lies in the window."""
+    count = _block_count(manifest)
     return any(window.has(place_of_block(index, count)) for index in range(count))
 
 
