@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ops_pipeline.adapters.allocation import keep_freed_memory
 from ops_pipeline.adapters.backup_keys import (
     ensure_signing_key,
     parse_identities,
@@ -198,6 +199,7 @@ def open_sealing(backups: Backups, root: Path, secret: Callable[[str], str]) -> 
     catalogue serves the machine that takes backups. Raise BadInput naming every recipient, signer or identity that
     cannot be read.
     """
+    keep_freed_memory()
     texts = list(backups.recipients)
     if backups.recipients_file:
         texts += _recipient_lines(root / backups.recipients_file, backups.recipients_file)
