@@ -27,7 +27,10 @@ class MysqlBeside:
     """A `Beside`: the schema `name` on a server."""
 
     def __init__(self, server: MysqlServer, name: str, live: str, token: str, seconds: float, *, scratch: bool) -> None:
-        """`live` is the schema it is a copy of. `scratch`: the server is ours alone; else users that exist already stay as they are."""
+        """`live` is the schema it is a copy of.
+
+        `scratch`: the server is ours alone; else users that exist already stay as they are.
+        """
         self._server, self._name, self._live, self._token = server, name, live, token
         self._seconds, self._scratch = seconds, scratch
         self._later: list[str] = []  # grants on single tables and routines, which must exist first
