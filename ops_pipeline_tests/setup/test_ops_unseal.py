@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.adapters.object_directory import ObjectDirectory
+from ops_pipeline.core.backup.file_entry import FileEntry
 from ops_pipeline.core.backup.file_list import read_list
 from ops_pipeline.core.backup.records import Manifest
 from ops_pipeline.errors import StoreDamaged
@@ -141,6 +142,39 @@ def test_wrong_keys_and_parts_are_refused_in_words(stored: SealedSet, tmp_path: 
     ):
         refused = unseal(*arguments, identity=tmp_path / identity)
         assert refused.returncode == 1 and words in refused.stderr and b"Traceback" not in refused.stderr
+
+
+TREE = FileEntry(b"", "directory", 0o755, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        [FileEntry(b"../out", "directory", 0o755, 0, 0)],
+        [FileEntry(b"/ops-unseal-out", "directory", 0o755, 0, 0)],
+        [FileEntry(b"a/../../out", "directory", 0o755, 0, 0)],
+        [FileEntry(b"a", "symlink", 0o777, 0, 0, link=b".."), FileEntry(b"a/out", "directory", 0o755, 0, 0)],
+        [FileEntry(b"a", "hardlink", 0o777, 0, 0, link=b"../identity")],
+        [FileEntry(b"a", "device", 0o777, 0, 0)],
+        [FileEntry(b"empty", "file", 0o777, 0, 0), FileEntry(b"empty", "file", 0o777, 0, 0)],
+        [FileEntry(b"same.jpg", "file", 0o777, 0, 0, size=299)],
+        [FileEntry(b"same.jpg", "file", 0o777, 0, 0, size=310, holes=((0, 9),))],
+    ],
+    ids=["up", "absolute", "up from below", "through a link", "link out", "device", "twice", "too long", "too short"],
+)
+def test_a_hostile_list_writes_nothing_outside(tmp_path: Path, hostile: list[FileEntry]) -> None:
+    # Signed by a trusted key, and still: a machine that takes backups may have been taken over.
+    sets, media = ObjectDirectory(tmp_path / "store/sets"), ObjectDirectory(tmp_path / "store/media")
+    made = seal_set(sets, Keys(tmp_path).sealing(), media=media, entries=[TREE, *hostile])
+    before = set(tmp_path.rglob("*"))
+    tree = tmp_path / "tree"
+    refused = unseal(
+        tmp_path / "store/sets" / made.key, "--part", "photos/files", "--tree", tree, identity=tmp_path / "identity"
+    )
+    assert refused.returncode == 1 and b"Traceback" not in refused.stderr
+    assert {path for path in tmp_path.rglob("*") if tree not in (path, *path.parents)} == before
+    assert not Path("/ops-unseal-out").exists()
+    assert (tmp_path / "identity").stat().st_nlink == 1
 
 
 # ------------------------------------------------------------------------------------------------ the golden set

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -67,9 +68,11 @@ FILES = {b"empty": b"", b"same.jpg": b"photo " * 50, b"sparse": b"between it", b
 """Content of the files, without holes."""
 
 
-def _files(store: ObjectStore, media: ObjectStore, sealing: Sealing, place: SetKey) -> Part:
+def _files(
+    store: ObjectStore, media: ObjectStore, sealing: Sealing, place: SetKey, entries: Sequence[FileEntry]
+) -> Part:
     lines, references = [first_line()], []
-    for entry in ENTRIES:
+    for entry in entries:
         if entry.path not in FILES:
             lines.append(line_of(ListedFile(entry)))
             continue
@@ -86,8 +89,8 @@ def _files(store: ObjectStore, media: ObjectStore, sealing: Sealing, place: SetK
             pieces = (StoredPiece(reference, sha256, len(plain)),)
         lines.append(line_of(ListedFile(entry, sha256, pieces)))
     media.flush()
-    size = sum(len(plain) for plain in FILES.values())
-    listed = b"".join((*lines, last_line(len(ENTRIES), size)))
+    size = sum(entry.stored_bytes for entry in entries)
+    listed = b"".join((*lines, last_line(len(entries), size)))
     identity = f"prod/{place.id}/photos/files"
     stream = write_stream(
         store, sealing, place.part("photos", "files"), identity, io.BytesIO(listed).read, workers=1, frame_bytes=FRAME
@@ -96,7 +99,7 @@ def _files(store: ObjectStore, media: ObjectStore, sealing: Sealing, place: SetK
     key = f"{place.prefix}parts/photos.files.references"
     store.put(key, named)
     summary = FilesSummary(
-        entries=len(ENTRIES),
+        entries=len(entries),
         plain_size=size,
         objects=len(references),
         new_objects=len(references),
@@ -114,6 +117,7 @@ def seal_set(
     number: int = 1,
     previous: Previous | None = None,
     media: ObjectStore | None = None,
+    entries: Sequence[FileEntry] = ENTRIES,
 ) -> SealedSet:
     """Store set `number` of environment prod (six hours after the one before), with files when there is `media`."""
     at = TAKEN + timedelta(hours=6 * number)
@@ -135,7 +139,7 @@ def seal_set(
         kind = "redis" if source == "cache" else "postgres"
         parts.append(Part(source, kind, name, stream, arrived, at, at + timedelta(seconds=2)))
     if media is not None:
-        parts.append(_files(store, media, sealing, place))
+        parts.append(_files(store, media, sealing, place, entries))
     manifest = Manifest(
         id=place.id,
         environment="prod",
