@@ -19,7 +19,7 @@ from ops_pipeline.services.backup.restore import (
 from ops_pipeline.services.backup.restore_journal import Stage
 from ops_pipeline.services.backup.sets import write_state
 from ops_pipeline.services.backup.take import take_backup
-from ops_pipeline_tests.fakes.backups import backup_bed, database
+from ops_pipeline_tests.fakes.backups import backup_bed, backup_catalogue, database, photos
 from ops_pipeline_tests.fakes.data_source import Tables
 from ops_pipeline_tests.fakes.platform import Bed, quiet
 
@@ -32,19 +32,23 @@ def take(bed: Bed, environment: str = "prod", **more: object) -> Manifest:
     return take_backup(bed.platform(), environment, trigger=Trigger.MANUAL, progress=quiet, **more)  # type: ignore[arg-type]
 
 
-def live(bed: Bed) -> tuple[Tables, Tables]:
-    return database(bed).live, database(bed, "cache").live
+def live(bed: Bed) -> tuple[Tables, Tables, dict[bytes, bytes]]:
+    return database(bed).live, database(bed, "cache").live, photos(bed).content()
 
 
 def bed_with_one_set() -> tuple[Bed, Manifest]:
     """A set of the old data; then a day goes by and all data change."""
-    bed = backup_bed()
+    bed = backup_bed(backup_catalogue(photos=True))
+    for number in range(4):
+        photos(bed).remove(f"{number}.jpg")
     database(bed).live = Tables(dict(OLD))
     database(bed, "cache").live = Tables({"0": ["session"]})
+    photos(bed).put("a/house.jpg", b"front")
     manifest = take(bed)
     bed.clock.advance(DAY)
     database(bed).live = Tables(dict(NEW))
     database(bed, "cache").live = Tables({"0": ["another", "session"]})
+    photos(bed).put("a/house.jpg", b"back")
     return bed, manifest
 
 
@@ -57,7 +61,7 @@ def test_restored_by_date_held_undone_and_released() -> None:
     platform = bed.platform()
     before = live(bed)
     plan = plan_restore(platform, "prod", date="2026-11-21")
-    assert plan.set_id == manifest.id and [one.source for one in plan.sources] == ["cache", "listings"]
+    assert plan.set_id == manifest.id and [one.source for one in plan.sources] == ["cache", "listings", "photos"]
     asked: list[str] = []
 
     def agree(words: str) -> bool:
@@ -68,6 +72,7 @@ def test_restored_by_date_held_undone_and_released() -> None:
     assert outcome.stage is Stage.HELD and outcome.compared > 4
     assert len(asked) == 1 and "1 day" in asked[0], "one confirmation, which says what is lost"
     assert live(bed)[0].tables == OLD and live(bed)[1].tables == {"0": ["session"]}
+    assert live(bed)[2] == {b"a/house.jpg": b"front"}
     (hold,) = restore_holds(platform, "prod")
     assert hold.token == plan.token and "kept as the hold" in hold.words
     assert undo_restore(platform, "prod", plan.token, progress=quiet).stage is Stage.UNDONE
@@ -92,7 +97,7 @@ def test_one_source_only_and_a_copy_beside() -> None:
     platform = bed.platform()
     before = live(bed)
     plan = plan_restore(platform, "prod", sources=["cache"])
-    assert plan.left_out == ("listings",)
+    assert plan.left_out == ("listings", "photos")
     restore(platform, plan, confirm=yes, progress=quiet)
     assert live(bed)[0] is before[0] and live(bed)[1].tables == {"0": ["session"]}
     plan = plan_restore(platform, "prod", sources=["listings"], into="before1120")
@@ -104,6 +109,20 @@ def test_one_source_only_and_a_copy_beside() -> None:
     release_restore_hold(platform, "prod", "before1120", progress=quiet)
     assert not database(bed).besides
     assert plan_restore(platform, "prod", sources=["listings"], into="before1120").into == "before1120"
+
+
+def test_one_file_comes_back_beside() -> None:
+    bed, _ = bed_with_one_set()
+    photos(bed).put("b/other.jpg", b"other")
+    plan = plan_restore(bed.platform(), "prod", only=["a/*.jpg"])
+    assert [one.source for one in plan.sources] == ["photos"] and plan.into == plan.token
+    assert restore(bed.platform(), plan, confirm=pytest.fail, progress=quiet).stage is Stage.KEPT
+    tree = photos(bed)
+    assert [one.path for one in tree.walk_beside(plan.token)] == [b"", b"a", b"a/house.jpg"]
+    assert tree.content() == {b"a/house.jpg": b"back", b"b/other.jpg": b"other"}, "live files are as they were"
+    release_restore_hold(bed.platform(), "prod", plan.token, progress=quiet)
+    with pytest.raises(NotFound):
+        list(tree.walk_beside(plan.token))
 
 
 def test_not_confirmed_changes_nothing() -> None:
@@ -141,9 +160,9 @@ def test_what_date_means_which_set() -> None:
         ({"date": "2026-11-21", "set_id": "01ABC"}, "together"),
         ({"into": "Über"}, "small letters"),
         ({"into": "../../x"}, "small letters"),
-        ({"sources": ["photos"]}, "no data source `photos`"),
+        ({"sources": ["photoz"]}, "no data source `photoz`"),
         ({"sources": ["listings"], "only": ["*.jpg"]}, "databases"),
-        ({"only": ["*.jpg"]}, "databases only"),
+        ({"sources": ["cache"], "only": ["*.jpg"]}, "databases"),
     ],
 )
 def test_refused_with_every_problem_and_nothing_done(asked: dict[str, object], words: str) -> None:
@@ -176,7 +195,7 @@ FAILURES: dict[str, tuple[type[OpsError], str]] = {
 @pytest.mark.parametrize("what", FAILURES)
 def test_a_failed_restore_leaves_live_data_alone_and_drops_what_it_made(what: str) -> None:
     bed, manifest = bed_with_one_set()
-    before = (live(bed)[0].copy(), live(bed)[1].copy())
+    before = (live(bed)[0].copy(), live(bed)[1].copy(), live(bed)[2])
     plan = plan_restore(bed.platform(), "prod")
     cache = database(bed, "cache")
     if what == "load":

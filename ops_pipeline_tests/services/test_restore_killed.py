@@ -25,7 +25,8 @@ from ops_pipeline.services.backup.restore import (
 )
 from ops_pipeline.services.backup.restore_journal import SWITCHING, Stage, restores
 from ops_pipeline.services.platform import Platform
-from ops_pipeline_tests.fakes.backups import database
+from ops_pipeline_tests.fakes.backups import database, photos
+from ops_pipeline_tests.fakes.file_tree import FakeFileTree
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, quiet
 from ops_pipeline_tests.services.test_restore import NEW, OLD, bed_with_one_set, yes
 
@@ -55,7 +56,7 @@ def abandon(platform: Platform) -> object:
 
 def prepared(verb: Verb) -> tuple[Bed, RestorePlan]:
     bed, _ = bed_with_one_set()
-    plan = plan_restore(bed.platform(), "prod", sources=["cache", "listings"])
+    plan = plan_restore(bed.platform(), "prod", sources=["cache", "listings", "photos"])
     if verb is not restore_it:
         restore_it(bed.platform(), plan)
     return bed, plan
@@ -66,8 +67,13 @@ def moments(bed: Bed) -> set[str]:
     listings, cache = database(bed).live.tables, database(bed, "cache").live.tables
     return {
         {str(OLD): "old", str(NEW): "new"}[str(listings)],
+        {b"front": "old", b"back": "new"}[photos(bed).content()[b"a/house.jpg"]],
         {str({"0": ["session"]}): "old", str({"0": ["another", "session"]}): "new"}[str(cache)],
     }
+
+
+def left_of(tree: FakeFileTree) -> int:
+    return len(tree.holds()) + len(tree._beside)
 
 
 def assert_settled(bed: Bed) -> Stage | None:
@@ -76,12 +82,12 @@ def assert_settled(bed: Bed) -> Stage | None:
     assert len(moments(bed)) == 1, "all sources are of one moment"
     records = restores(bed.vault.vault(), bed.clock, "prod")
     stage = records[0].stage if records else None
-    kept = sum(
+    kept = left_of(photos(bed)) + sum(
         len(found)
         for name in ("listings", "cache")
         for found in (database(bed, name).besides, database(bed, name).held)
     )
-    assert kept == (2 if stage in (Stage.HELD, Stage.UNDONE) else 0), "nothing is left over, nothing missing"
+    assert kept == (3 if stage in (Stage.HELD, Stage.UNDONE) else 0), "nothing is left over, nothing missing"
     return stage
 
 
