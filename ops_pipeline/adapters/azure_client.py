@@ -17,7 +17,7 @@ from ops_pipeline.errors import OpsError, Permanent, Transient
 if TYPE_CHECKING:
     from azure.core.exceptions import AzureError
     from azure.core.pipeline.transport import RequestsTransport
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobServiceClient, ContainerClient, ExponentialRetry
 
 SINGLE_REQUEST_BYTES = 64 * 1024 * 1024
 WRITE_ID = "opswrite"
@@ -75,6 +75,26 @@ class AzureContainer:
         url = urlsplit(self.client.url)
         return f"{url.netloc}{url.path}"
 
+    def service(self) -> BlobServiceClient:
+        """A client of the whole account, with the same credential. Raise BadInput, Permanent."""
+        from azure.storage.blob import BlobServiceClient
+
+        client, settings = self.client, self._settings
+        retry = self._retry()
+        if settings.connection_string is not None:
+            return BlobServiceClient.from_connection_string(
+                self._secret(settings.connection_string), retry_policy=retry, transport=self._transport()
+            )
+        query = urlsplit(self._secret(settings.sas_url)).query if settings.sas_url is not None else ""
+        address = urlsplit(client.url)
+        account = address._replace(path=address.path.rpartition("/")[0], query=query).geturl()
+        return BlobServiceClient(
+            account,
+            credential=None if query else client.credential,
+            retry_policy=retry,
+            transport=self._transport(),
+        )
+
     def create(self) -> None:
         """Create the container if it is absent. Raise AzureError."""
         from azure.core.exceptions import ResourceExistsError
@@ -95,13 +115,10 @@ class AzureContainer:
         )
 
         words = f"Azure store {self.place} cannot {operation} {key}"
+        lost = isinstance(error, (ServiceRequestError, ServiceResponseError, IncompleteReadError))
         # The SDK's download wraps what it gave up on in an HttpResponseError without an answer.
-        cause = getattr(error, "inner_exception", None)
-        for found in (error, cause):
-            if isinstance(found, (ServiceRequestError, ServiceResponseError, IncompleteReadError)):
-                return Transient(
-                    f"{words}: no answer ({type(found).__name__})", hint="Is the address right and reachable?"
-                )
+        if lost or (isinstance(error, HttpResponseError) and error.response is None):
+            return Transient(f"{words}: no answer ({type(error).__name__})", hint="Is the address right and reachable?")
         detail = _scrubbed(error.message)
         if isinstance(error, HttpResponseError) and error.status_code:
             status = error.status_code
@@ -127,19 +144,10 @@ class AzureContainer:
         return Permanent(f"{words}: {detail}")
 
     def _connect(self) -> ContainerClient:
-        from azure.storage.blob import ContainerClient, ExponentialRetry
+        from azure.storage.blob import ContainerClient
 
         settings = self._settings
-        # The SDK's own policy waits 15 s before the first repetition, and counts kinds of failures one by one.
-        retry = ExponentialRetry(
-            initial_backoff=1,
-            increment_base=2,
-            retry_total=self.retries,
-            retry_connect=self.retries,
-            retry_read=self.retries,
-            retry_status=self.retries,
-            random_jitter_range=1,
-        )
+        retry = self._retry()
         if settings.connection_string is not None:
             return ContainerClient.from_connection_string(
                 self._secret(settings.connection_string),
@@ -167,6 +175,20 @@ class AzureContainer:
             transport=self._transport(),
             max_single_put_size=SINGLE_REQUEST_BYTES,
             max_single_get_size=SINGLE_REQUEST_BYTES,
+        )
+
+    def _retry(self) -> ExponentialRetry:
+        from azure.storage.blob import ExponentialRetry
+
+        # The SDK's own settings wait 15 s before the first repetition, and count kinds of failures one by one.
+        return ExponentialRetry(
+            initial_backoff=1,
+            increment_base=2,
+            retry_total=self.retries,
+            retry_connect=self.retries,
+            retry_read=self.retries,
+            retry_status=self.retries,
+            random_jitter_range=1,
         )
 
     def _transport(self) -> RequestsTransport:

@@ -72,7 +72,7 @@ def rename_new(source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
         Path(source).unlink()
     elif number:
-        raise OSError(number, os.strerror(number), source, None, target)
+        raise OSError(number, os.strerror(number), target)
 
 
 @cache

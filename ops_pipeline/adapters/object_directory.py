@@ -177,8 +177,9 @@ class ObjectDirectory(ObjectStore):
     def delete(self, key: str, *, etag: str | None = None) -> None:
         """Remove, and the folders that are empty then. See `ObjectStore.delete`."""
         path = self._path(key)
-        if not self._root.exists():
-            return
+        with _in_our_words("delete", path):
+            if not self._root.exists():
+                return
         with _in_our_words("delete", path), self._deleting():
             try:
                 status = path.lstat()
