@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 MOST_DEPTH = 64
+_FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
+_Place = tuple[Any, ...]  # () or (the place around, ".name" or number): put into words only for an error
 
 
 def canonical(value: object) -> bytes:
@@ -20,19 +22,24 @@ def canonical(value: object) -> bytes:
 
     Raise ValueError naming the place of anything else: a float, a time without zone, half a surrogate pair.
     """
-    return _written(plain(value))
+    return written(plain(value))
 
 
 def plain(value: object) -> Any:
     """The same as dicts, lists, texts, whole numbers, booleans and None. Raise ValueError."""
-    return _plain(value, "", 0)
+    return _plain(value, (), 0)
+
+
+def written(value: object) -> bytes:
+    """What `plain` or `strict_json` returned, as canonical JSON."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def strict_json(data: bytes) -> Any:
     """Parse JSON that must be canonical. Raise ValueError saying what is not: a key twice, spaces, order, no JSON."""
     try:
         value = json.loads(data.decode(), parse_constant=_refuse_number, parse_float=_refuse_number)
-        same = _written(value) == data
+        same = written(value) == data
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeError:
@@ -63,37 +70,48 @@ def difference(one: object, other: object, place: str = "") -> str:
     return "" if type(one) is type(other) and one == other else f"{place or 'content'} is written differently"
 
 
-def _written(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _plain(value: object, place: str, depth: int) -> Any:
+def _plain(value: Any, place: _Place, depth: int) -> Any:
+    # The commonest first: lists of blocks make manifests of large sets long.
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _text(value, place)
+    if kind is int or kind is bool or value is None:
+        return value
     if depth > MOST_DEPTH:
         raise ValueError(f"{_named(place)}: nested too deeply")
-    if value is None or type(value) in (bool, int):
-        return value
+    if names := _field_names(kind):
+        return {name: _plain(getattr(value, name), (place, "." + name), depth + 1) for name in names}
     if isinstance(value, str):
         return _text(str(value), place)  # of a StrEnum the text
     if isinstance(value, datetime):
         return _time(value, place)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name), f"{place}.{one.name}", depth + 1) for one in fields(value)}
     if isinstance(value, Mapping):
         for key in value:
             if type(key) is not str:
                 raise ValueError(f"{_named(place)}: the key {key!r} is not text")
             _text(key, place)
-        return {key: _plain(item, f"{place}.{key}", depth + 1) for key, item in value.items()}
+        return {key: _plain(item, (place, "." + key), depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}[{number}]", depth + 1) for number, item in enumerate(value)]
-    raise ValueError(f"{_named(place)}: {type(value).__name__} has no canonical form")
+        return [_plain(item, (place, number), depth + 1) for number, item in enumerate(value)]
+    raise ValueError(f"{_named(place)}: {kind.__name__} has no canonical form")
 
 
-def _named(place: str) -> str:
-    return place.lstrip(".") or "content"
+def _field_names(kind: type[Any]) -> tuple[str, ...]:
+    """Names of a dataclass's fields; empty for anything else."""
+    if kind not in _FIELD_NAMES:
+        _FIELD_NAMES[kind] = tuple(one.name for one in fields(kind)) if is_dataclass(kind) else ()
+    return _FIELD_NAMES[kind]
 
 
-def _text(value: str, place: str) -> str:
+def _named(place: _Place) -> str:
+    steps = []
+    while place:
+        place, step = place
+        steps.append(step if isinstance(step, str) else f"[{step}]")
+    return "".join(reversed(steps)).lstrip(".") or "content"
+
+
+def _text(value: str, place: _Place) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -101,7 +119,7 @@ def _text(value: str, place: str) -> str:
     return value
 
 
-def _time(value: datetime, place: str) -> str:
+def _time(value: datetime, place: _Place) -> str:
     if value.tzinfo is None:
         raise ValueError(f"{_named(place)}: a time without zone")
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

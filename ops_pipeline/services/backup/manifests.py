@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ops_pipeline.core.backup.canonical import canonical, difference, plain, strict_json
+from ops_pipeline.core.backup.canonical import difference, plain, strict_json, written
 from ops_pipeline.core.backup.records import SCHEMA, Manifest, SetKey
 from ops_pipeline.errors import BadInput, Problem, StoreDamaged
 from ops_pipeline.ports import Sealing
@@ -25,7 +25,7 @@ def encode_manifest(sealing: Sealing, manifest: Manifest, *, most_bytes: int = M
     """Given a manifest, return what is stored. Raise BadInput naming a value that no manifest can hold."""
     try:
         content = plain(manifest)
-        data = canonical({"manifest": content, "signature": dict(sealing.sign(canonical(content)))})
+        data = written({"manifest": content, "signature": dict(sealing.sign(written(content)))})
     except ValueError as error:
         raise BadInput([Problem(f"manifest of set {manifest.id}", str(error))], subject="backup set") from None
     if len(data) > most_bytes:
@@ -52,8 +52,9 @@ def decode_manifest(sealing: Sealing, data: bytes, key: str, *, most_bytes: int 
     content, signature = stored["manifest"], stored["signature"]
     if not isinstance(content, dict) or not isinstance(signature, dict):
         raise _damaged(key, "manifest and signature must be objects")
-    sealing.check_signature(canonical(content), signature, key)
-    manifest = _record(content, key)
+    signed = written(content)
+    sealing.check_signature(signed, signature, key)
+    manifest = _record(content, signed, key)
     _belongs(manifest, key)
     return manifest
 
@@ -63,7 +64,7 @@ def manifest_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _record(content: dict[str, Any], key: str) -> Manifest:
+def _record(content: dict[str, Any], signed: bytes, key: str) -> Manifest:
     schema = content.get("schema")
     if schema != SCHEMA:
         raise _damaged(key, f"schema: {schema!r} is not known here (known: {SCHEMA})")
@@ -73,8 +74,9 @@ def _record(content: dict[str, Any], key: str) -> Manifest:
         first = error.errors(include_url=False, include_input=False)[0]
         raise _damaged(key, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
     # Validation forgives what it does not know or can convert; writing it again does not.
-    if found := difference(plain(manifest), content):
-        raise _damaged(key, found)
+    known = plain(manifest)
+    if written(known) != signed:
+        raise _damaged(key, difference(known, content) or "it is written differently")
     return manifest
 
 
