@@ -139,7 +139,12 @@ def running(
         # Copied from nothing: both engines make their files themselves. The others bring theirs in the image.
         owner = {"redis": 10022, "mongodb": 10023}[kind]
         argv += ["--tmpfs", f"{_DATA[kind]}:mode=0700,uid={owner},gid={owner}"]
-    _docker(*argv, image, *command, environment={"FERRETDB_SETUP_PASSWORD": password})
+    if kind == "redis" and password:
+        argv += ["--env", "TEST_PASSWORD", "--entrypoint", "sh"]
+        server = command or ["redis-server", "--dir", "/data", "--bind", "*", "--protected-mode", "no"]
+        command = ["-c", 'exec "$@" --requirepass "$TEST_PASSWORD"', "sh", *server]
+    secrets = {"FERRETDB_SETUP_PASSWORD": password, "TEST_PASSWORD": password}
+    _docker(*argv, image, *command, environment=secrets)
     user = {"postgres": "postgres", "mariadb": "root", "redis": "", "mongodb": "admin" if password else ""}[kind]
     database = Database(kind, name, image, user)
     try:
@@ -174,8 +179,6 @@ def _set_password(database: Database, password: str) -> None:
         database.client(f"ALTER USER postgres PASSWORD '{password}'")
     elif database.kind == "mariadb":
         database.client(f"SET PASSWORD FOR root@localhost = PASSWORD('{password}')")
-    elif database.kind == "redis":
-        database.client(f"CONFIG SET requirepass {password}")
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,0 +1,257 @@
+"""A Redis server as a data source, whole: dumped as its replicas get it, restored beside it, swapped by replication."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from ops_pipeline.adapters.databases.container import DatabaseContainer
+from ops_pipeline.adapters.databases.redis_dump import GlobalsDump, RdbDump, with_users
+from ops_pipeline.adapters.databases.redis_places import RedisPlaces, serving
+from ops_pipeline.adapters.databases.redis_restore import RedisBeside
+from ops_pipeline.adapters.databases.redis_server import RedisServer
+from ops_pipeline.adapters.databases.redis_swap import (
+    add_missing_users,
+    capture,
+    end_sessions,
+    finish_following,
+    follow,
+    follows_copy,
+)
+from ops_pipeline.adapters.databases.scratch import scratch_server
+from ops_pipeline.adapters.databases.streaming import run
+from ops_pipeline.core.backup.records import Contents, Kind
+from ops_pipeline.errors import NotFound, OpsError, Permanent, Unavailable
+from ops_pipeline.ports.backup import Beside, Dump
+
+OLDEST_SWAP = 7  # major version; marks are functions
+
+
+class RedisSource:
+    """One Redis server with all its databases. Contacts nothing before the first call."""
+
+    def __init__(
+        self,
+        name: str,
+        container: DatabaseContainer,
+        *,
+        user: str = "",
+        password: Callable[[], str] | None = None,
+        remote: str = "",
+        port: int = 6379,
+        timeout_seconds: float = 3600.0,
+        memory_bytes: int = 1024 * 1024 * 1024,
+    ) -> None:
+        """`remote` is host:port of a server elsewhere, for which `container` lends its redis-cli.
+
+        `password()` is asked when it is needed. `memory_bytes` bounds each server of restored data.
+        """
+        host, _, remote_port = remote.rpartition(":")
+        self._name = name
+        self._container = container
+        self._remote = remote
+        self._seconds = timeout_seconds
+        self._memory = memory_bytes
+        self._live = RedisServer(
+            container.engine,
+            lambda: container.find().id,
+            name,
+            user=user,
+            password=password,
+            host=host.strip("[]") or "127.0.0.1",
+            port=int(remote_port) if remote_port else port,
+        )
+        self._places = RedisPlaces(container, name, memory_bytes, timeout_seconds)
+
+    @property
+    def name(self) -> str:
+        """Name in the catalogue."""
+        return self._name
+
+    @property
+    def kind(self) -> Kind:
+        """ "redis"."""
+        return "redis"
+
+    def check(self) -> Sequence[str]:
+        """Warnings about what a dump will not hold. Raise Unavailable, NotFound, Permanent."""
+        live, warnings = self._live, []
+        if live.info("persistence").get("loading") == "1":
+            raise Unavailable(f"data source {self._name}: the server is still loading its data")
+        if live.setting("rdbchecksum") == "no":
+            warnings.append("rdbchecksum is off: the dump has no checksum of its own, only its structure is proved")
+        replication = live.info("replication")
+        if replication.get("role") == "slave":
+            if replication.get("master_link_status") != "up":
+                raise Permanent(f"data source {self._name}: it is a replica without its master, so it refuses to dump")
+            warnings.append("the server is a replica: back up its master, and restore there")
+        if live.info("cluster").get("cluster_enabled") == "1":
+            warnings.append("the server is a node of a cluster: only this node's keys are in the backup")
+        modules = live.ask("MODULE", "LIST")
+        if modules:
+            warnings.append("the server has modules: a drill needs an image that has them too")
+        return warnings
+
+    def version(self) -> str:
+        """E.g. "Redis 7.0.15"."""
+        found = self._live.info("server")
+        if "valkey_version" in found:
+            return f"Valkey {found['valkey_version']}"
+        return f"Redis {found['redis_version']}"
+
+    def image(self) -> str:
+        """Image of the container: its name while that still means the same image, else its id."""
+        found = self._container.find()
+        with contextlib.suppress(NotFound), self._container.engine.doing(f"look for {found.image}") as client:
+            if client.inspect_image(found.image)["Id"] == found.image_id:  # type: ignore[no-untyped-call]
+                return found.image
+        return found.image_id
+
+    @contextlib.contextmanager
+    def dumps(self) -> Iterator[Sequence[Dump]]:
+        """Users, and all data as of the moment the server begins to send them."""
+        parts = (GlobalsDump(self._live, self.version()), self._dump())
+        try:
+            yield parts
+        finally:
+            for part in parts:
+                part.close()
+
+    def contents(self) -> Contents:
+        """The live data's view, now: counted in a stream like that of a dump."""
+        dump = self._dump()
+        try:
+            while dump.read(1024 * 1024):
+                continue
+        finally:
+            dump.close()
+        found = dump.walker.contents()
+        if found is None:
+            raise Permanent(f"data source {self._name}: the data cannot be counted: {dump.walker.unknown}")
+        return with_users(found, self._live)
+
+    def beside(self, token: str) -> Beside:
+        """A server beside the live one that waits for data; what an earlier attempt of the token left is dropped."""
+        self._swappable()
+        if token in self.holds():
+            raise Permanent(
+                f"data source {self._name}: token {token} is in use, its hold exists",
+                hint="Release the hold, or use another token.",
+            )
+        server, container = self._places.make("r", token)
+        return RedisBeside(server, container, self._places.name("r", token), self._seconds)
+
+    @contextlib.contextmanager
+    def scratch(self, image: str, labels: Mapping[str, str]) -> Iterator[Beside]:
+        """A throw-away server of this image that waits for data."""
+        engine = self._container.engine
+
+        def answers(container: str) -> bool:
+            return run(engine, container, ["redis-cli", "--version"], hang_seconds=20).code == 0
+
+        with scratch_server(
+            engine,
+            image,
+            serving(6379, alone=False),
+            answers=answers,
+            source=self._name,
+            user=self._container.find().user,
+            labels=labels,
+            memory_bytes=self._memory,
+        ) as container:
+            server = RedisServer(engine, lambda: container, self._name)
+            yield RedisBeside(server, container, self._name, self._seconds)
+
+    def swap(self, token: str) -> None:
+        """Live becomes the hold, beside becomes live. Raise NotFound (no beside), Permanent (refused, broken off)."""
+        self._swappable()
+        finish_following(self._live)
+        if token not in self._live.marks():
+            copy = self._places.server("r", token)
+            self._places.drop("w", token)
+            capture(self._live, self._places, "h", token, self._seconds)
+            with self._unpaused():
+                follow(self._live, copy, token, self._seconds)
+            end_sessions(self._live)
+        elif token not in self._places.tokens("r"):
+            return
+        if token in self._places.tokens("r"):
+            add_missing_users(self._live, self._places.server("r", token).users())
+        self._live.persist(self._seconds)
+        self._places.stop("h", token)
+        self._places.note("w", token)
+        self._places.drop("r", token)
+
+    def swapped(self, token: str) -> bool:
+        """Whether beside `token` is what is live now."""
+        return token in self._live.marks()
+
+    def unswap(self, token: str) -> None:
+        """The hold becomes live again, what was live becomes beside. Raise NotFound when there is no hold any more."""
+        self._swappable()
+        finish_following(self._live)
+        marks, undone = self._live.marks(), f"undone_{token}"
+        if token in marks:
+            if token not in self._places.tokens("h"):
+                raise NotFound(f"data source {self._name}: there is no hold {token}")
+            hold = self._places.server("h", token)
+            # What the hold's data were marked with, so that an older swap can be undone after this one.
+            earlier = sorted(mark for mark in hold.marks() if not mark.startswith("undone_"))
+            capture(self._live, self._places, "r", token, self._seconds)
+            with self._unpaused():
+                follow(self._live, hold, "_then_".join([undone, *earlier]), self._seconds)
+            end_sessions(self._live)
+            marks = self._live.marks()
+        for mark in marks:
+            if mark == undone or mark.startswith(f"{undone}_then_"):
+                self._live.persist(self._seconds)
+                self._places.drop("w", token)
+                self._places.drop("h", token)
+                self._places.stop("r", token)
+                self._live.mark(mark.removeprefix(undone).removeprefix("_then_"))
+
+    def drop_beside(self, token: str) -> None:
+        """Remove what `beside` made."""
+        self._places.drop("r", token)
+
+    def holds(self) -> Sequence[str]:
+        """Tokens of the holds that exist."""
+        whole = set(self._places.tokens("w"))
+        return [token for token in self._places.tokens("h") if token in whole or self.swapped(token)]
+
+    def drop_hold(self, token: str) -> None:
+        """Remove a hold."""
+        self._places.drop("w", token)
+        self._places.drop("h", token)
+
+    def _dump(self) -> RdbDump:
+        text = run(
+            self._container.engine, self._container.find().id, ["redis-cli", "--version"], check=True
+        ).text.strip()
+        return RdbDump(self._live, self.version(), text, self._seconds)
+
+    def _swappable(self) -> None:
+        problem = ""
+        replication = self._live.info("replication")
+        server = self._live.info("server")
+        if self._remote:
+            problem = f"it runs elsewhere ({self._remote})"
+        elif int(server["redis_version"].split(".")[0]) < OLDEST_SWAP:
+            problem = f"it is older than Redis {OLDEST_SWAP}"
+        elif self._live.info("cluster").get("cluster_enabled") == "1":
+            problem = "it is a node of a cluster"
+        elif replication.get("role") == "slave" and not follows_copy(replication):
+            problem = f"it is a replica of {replication.get('master_host')}"
+        if problem:
+            raise Permanent(
+                f"data source {self._name}: data cannot be swapped into this server: {problem}",
+                hint="Restore into a new server, and point the application there.",
+            )
+
+    @contextlib.contextmanager
+    def _unpaused(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OpsError):
+                self._live.ask("CLIENT", "UNPAUSE")
