@@ -52,12 +52,12 @@ def read(root: Path, target: str) -> None:
     """Files of the newest set beside their directory, its dumps opened into nothing."""
     from ops_pipeline.adapters.file_tree import DirectoryTree
     from ops_pipeline.services.backup.files import restore_files
-    from ops_pipeline.services.backup.sets import backup_sets
+    from ops_pipeline.services.backup.sets import backup_sets, whole_set
     from ops_pipeline.services.backup.streams import read_stream
 
     platform = _platform(root)
     vault = platform.vault()
-    for part in backup_sets(platform, ENVIRONMENT)[0].manifest.parts:
+    for part in whole_set(platform, backup_sets(platform, ENVIRONMENT)[0]).manifest.parts:
         if part.kind in FILE_KINDS:
             Path(target).mkdir()
             restore_files(vault, part, DirectoryTree("restored", Path(target)), "bench00", workers=4, progress=_quiet)
