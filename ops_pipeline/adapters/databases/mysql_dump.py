@@ -22,7 +22,7 @@ from ops_pipeline.core.backup.records import Arrived, Contents
 from ops_pipeline.errors import OpsError, Permanent
 from ops_pipeline.ports.backup import Dump
 
-END = b"-- Dump completed"
+END = b"-- Dump completed\n"
 USERS_END = "-- ops_pipeline: end of users"
 PROGRAMS_END = "-- ops_pipeline: end of triggers and events"
 LOCK_SECONDS = 5

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ops_pipeline.adapters.databases.mysql_server import MysqlSession, identifier, literal
+from ops_pipeline.adapters.databases.tool_dump import noted
 
 PLACE = "__ops_place"
 """Table in a schema that a restore made: rows (what, name): ("token", token), and of what was live ("enabled", event)
@@ -189,9 +190,9 @@ def switched_off(text: str) -> tuple[str, list[str]]:
     """A script of `as_text` with its events switched off, and the names of those that were on."""
     pieces, names = re.split(rf"(?m)^(?={re.escape(MARK)}\{{)", text), []
     for index, piece in enumerate(pieces):
-        if not piece.startswith(MARK):
+        if not piece.startswith(MARK + "{"):
             continue
-        about = json.loads(piece.partition("\n")[0].removeprefix(MARK))
+        about = noted(piece.partition("\n")[0].removeprefix(MARK), "triggers and events")
         if about["kind"] == "event" and about["enabled"]:
             pieces[index] = _ENABLED.sub(r"\1 DISABLE", piece, count=1)
             names.append(str(about["name"]))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ from ops_pipeline.adapters.databases.mysql_dump import END, PROGRAMS_END, USERS_
 from ops_pipeline.adapters.databases.mysql_programs import MARK, PLACE, switched_off
 from ops_pipeline.adapters.databases.mysql_server import SETTINGS, MysqlServer, MysqlSession, identifier, literal
 from ops_pipeline.adapters.databases.streaming import run
-from ops_pipeline.adapters.databases.tool_dump import Tail
+from ops_pipeline.adapters.databases.tool_dump import Tail, noted
 from ops_pipeline.core.backup.records import Contents
 from ops_pipeline.errors import Permanent, StoreDamaged
 
@@ -86,7 +85,7 @@ class MysqlBeside:
         line, _, rest = head.partition(b"\n")
         charset = collation = ""
         if line.startswith(MARK.encode()):
-            about = json.loads(line.removeprefix(MARK.encode()))
+            about = noted(line.removeprefix(MARK.encode()), f"the dump for {self._name}")
             charset, collation = str(about["charset"]), str(about["collation"])
             if not _CHARSET.fullmatch(charset) or not _CHARSET.fullmatch(collation):
                 raise StoreDamaged(f"the dump for {self._name} names the character set {charset!r}, {collation!r}")
@@ -137,10 +136,10 @@ class MysqlBeside:
             for user, host in session.rows("SELECT User, Host FROM mysql.user"):
                 existing |= {f"{identifier(user)}@{identifier(host)}", *([identifier(user)] if not host else [])}
         for piece in re.split(rf"(?m)^(?={re.escape(MARK)}\{{)", text):
-            if not piece.startswith(MARK):
+            if not piece.startswith(MARK + "{"):
                 continue
             line, _, body = piece.partition("\n")
-            if str(json.loads(line.removeprefix(MARK))["name"]) not in existing:
+            if str(noted(line.removeprefix(MARK), "the users")["name"]) not in existing:
                 statements.append(body.replace(USERS_END + "\n", ""))
         # All are made before any is granted something: a grant may name a role that comes later.
         made: list[str] = []

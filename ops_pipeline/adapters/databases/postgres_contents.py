@@ -64,7 +64,7 @@ DEFINITIONS: Mapping[str, str] = {
                (SELECT json_agg(json_build_array(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
                        a.attnotnull, a.attidentity, a.attgenerated, a.attstorage, a.attislocal,
                        -- `pg_attver` is the server's own note, which pg_dump leaves out as well.
-                       (SELECT json_agg(o ORDER BY o) FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\_attver=%'),
+                       (SELECT json_agg(o ORDER BY o) FROM unnest(a.attoptions) o WHERE o !~ '^pg_attver='),
                        {_acl("a.attacl", "c", "c.relowner")}, 
                        CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
                        pg_catalog.pg_get_expr(e.adbin, e.adrelid)) ORDER BY a.attnum)

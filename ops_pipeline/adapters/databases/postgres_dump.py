@@ -14,7 +14,7 @@ from ops_pipeline.adapters.databases.tool_dump import Tail, ToolDump
 from ops_pipeline.core.backup.records import Arrived, Contents
 from ops_pipeline.errors import Permanent
 
-GLOBALS_END = b"-- PostgreSQL database cluster dump complete"
+GLOBALS_END = b"-- PostgreSQL database cluster dump complete\n"
 FIRST_ROLE = "-- ops_pipeline: first role "
 """Line we put before the roles: name (as JSON) of the server's own superuser, which a scratch server must have too."""
 _SETVAL = re.compile(r"setval\('(?:[^']|'')*', (-?\d+), (true|false)\)")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import threading
 import time
@@ -21,6 +20,7 @@ from ops_pipeline.adapters.databases.postgres_server import (
     literal,
 )
 from ops_pipeline.adapters.databases.streaming import run
+from ops_pipeline.adapters.databases.tool_dump import noted
 from ops_pipeline.core.backup.records import Contents
 from ops_pipeline.errors import OpsError, Permanent, StoreDamaged
 
@@ -103,7 +103,7 @@ class PostgresBeside:
         line = text.partition("\n")[0]
         if not line.startswith(FIRST_ROLE):
             return
-        wanted = str(json.loads(line.removeprefix(FIRST_ROLE)))
+        wanted = str(noted(line.removeprefix(FIRST_ROLE), "the roles"))
         if wanted == self._server.user:
             return
         other = self._server.as_local(self._server.container(), "ops_scratch", self._server.host)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from ops_pipeline.adapters.databases.streaming import Tool
 from ops_pipeline.core.backup.records import Arrived
@@ -107,6 +109,14 @@ class TextDump:
         """Nothing to end."""
 
 
+def noted(text: str | bytes, what: str) -> Any:
+    """What one of our own lines in a dump says (JSON). Raise StoreDamaged naming `what`."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StoreDamaged(f"{what}: a line of ours in it cannot be read") from error
+
+
 class Tail:
     """Sees that a plain text ends with a marker."""
 
@@ -120,4 +130,4 @@ class Tail:
     def finish(self) -> None:
         """Raise StoreDamaged unless the marker stands near the end."""
         if self._marker not in self._tail:
-            raise StoreDamaged(f"{self._what} is cut off: it does not end with «{self._marker.decode()}»")
+            raise StoreDamaged(f"{self._what} is cut off: it does not end with «{self._marker.decode().strip()}»")
