@@ -23,12 +23,16 @@ DEPLOY = ROOT / "deploy"
 
 @dataclass(frozen=True)
 class StackImage:
-    """One image: build context and Dockerfile below deploy/, and the files that go in."""
+    """One image: build context and Dockerfile below deploy/, and the files that go in.
+
+    `serves`: whether it runs as a part of the local stack; the others are started by the control plane itself.
+    """
 
     name: str
     context: str
     dockerfile: str
     inputs: tuple[str, ...]
+    serves: bool = True
 
     @property
     def variable(self) -> str:
@@ -36,8 +40,8 @@ class StackImage:
         return f"OPS_IMAGE_{self.name.upper().replace('-', '_')}"
 
 
-def _own(name: str) -> StackImage:
-    return StackImage(name, f"images/{name}", f"images/{name}/Dockerfile", (f"images/{name}",))
+def _own(name: str, *, serves: bool = True) -> StackImage:
+    return StackImage(name, f"images/{name}", f"images/{name}/Dockerfile", (f"images/{name}",), serves)
 
 
 def _configured(name: str, *inputs: str) -> StackImage:
@@ -50,6 +54,7 @@ IMAGES = (
     _configured("prometheus", "monitoring/prometheus.yml", "monitoring/rules"),
     _own("edge"),
     _own("front-door"),
+    _own("courier", serves=False),
     _own("registry"),
     _configured("alertmanager", "monitoring/alertmanager.yml"),
 )

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,12 +43,19 @@ TREE = b"tree"
 _ROUNDS = 5
 
 
+def _nothing(step: str) -> None: ...
+
+
 class Places:
     """Where a tree and what restores keep beside it lie. Close it after use."""
 
-    def __init__(self, root: bytes, *, inside: bool) -> None:
-        """`root` is the absolute path of the live directory, trusted, without links in it. Raise TreeError."""
+    def __init__(self, root: bytes, *, inside: bool, before: Callable[[str], None] = _nothing) -> None:
+        """`root` is the absolute path of the live directory, trusted, without links in it. Raise TreeError.
+
+        `before` is called before every change of the file system; what it raises ends the work there.
+        """
         self.inside = inside
+        self._before = before
         parent, name = os.path.split(root)
         self._live = name  # its name in `base`, when it is exchanged as a whole
         self._prefix = b".ops-" if inside else b"." + name + b".ops-"
@@ -161,6 +168,7 @@ class Places:
         try:
             live = found(self.base, self._live)
             if wanted and (live is None or live.st_ino != wanted):
+                self._before("exchange")
                 if live is None:
                     move(source, TREE, self.base, self._live)
                 else:
@@ -171,11 +179,14 @@ class Places:
                             raise
                         # No exchange on this file system: two renames, the state tells a repetition what is missing.
                         move(self.base, self._live, target, TREE)
+                        self._before("move in")
                         move(source, TREE, self.base, self._live)
             if not wanted and live is not None:
+                self._before("move out")
                 move(self.base, self._live, target, TREE)
             rest = found(source, TREE)
             if rest is not None and rest.st_ino != wanted:
+                self._before("hold")
                 move(source, TREE, target, TREE)
         finally:
             os.close(source)
@@ -194,12 +205,14 @@ class Places:
             for _ in range(_ROUNDS):
                 late = [text for text in _inodes(self.base) if text not in arriving]
                 for text in late:
+                    self._before("late")
                     _put_away(self.base, target, to_raw(text))
                 waiting = _inodes(source)
                 for text in waiting:
                     self._turn_name(source, target, to_raw(text), arriving.get(text), None)
                 if not late and not waiting:
                     break
+            self._before("dress")
             _dress(target, state["live_root"])
             _dress(self.base, state["coming_root"])
         finally:
@@ -212,6 +225,7 @@ class Places:
         here = found(self.base, name)
         if wanted is None:
             if here is not None and here.st_ino == leaves:
+                self._before("put away")
                 _put_away(self.base, target, name)
             return
         ready = found(source, name)
@@ -219,17 +233,21 @@ class Places:
             return  # in place already, or placed and written anew since by a program that runs
         if here is None:
             if ready.st_ino == wanted:
+                self._before("move in")
                 move(source, name, self.base, name)
         elif here.st_ino != wanted and ready.st_ino == wanted:
+            self._before("exchange")
             try:
                 exchange(source, name, self.base, name)
             except OSError as error:
                 if error.errno not in {errno.EINVAL, errno.ENOSYS}:
                     raise
                 _put_away(self.base, target, name)
+                self._before("move in")
                 move(source, name, self.base, name)
         rest = found(source, name)
         if rest is not None and rest.st_ino != wanted:
+            self._before("hold")
             _put_away(source, target, name)
 
     # ------------------------------------------------------------------------------------------------ names and state
@@ -242,10 +260,12 @@ class Places:
     def _make(self, what: str, token: str, *, tree: bool = True) -> None:
         name = self._name(what, token)
         if found(self.base, name) is None:
+            self._before(f"make {what}")
             os.mkdir(name, 0o700, dir_fd=self.base)
         folder = self._folder(what, token)
         try:
             if tree and found(folder, TREE) is None:
+                self._before(f"make tree of {what}")
                 os.mkdir(TREE, 0o700, dir_fd=folder)
         finally:
             os.close(folder)
@@ -279,10 +299,12 @@ class Places:
         return True
 
     def _remove_folder(self, what: str, token: str) -> None:
+        self._before(f"remove {what}")
         remove_tree(self.base, self._name(what, token))
 
     def _drop(self, what: str, token: str) -> None:
         name = self._name(what, token)
+        self._before(f"drop {what}")
         with translated("remove", name), self._times_kept():
             remove_tree(self.base, name)
             sync_file_system(self.base)
@@ -311,6 +333,7 @@ class Places:
                 file.write(json.dumps(state).encode())
                 file.flush()
                 os.fsync(descriptor)
+            self._before(f"state {state['phase']}")
             os.rename(temporary, name, src_dir_fd=self.base, dst_dir_fd=self.base)
             os.fsync(self.base)
 
