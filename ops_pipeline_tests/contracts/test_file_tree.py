@@ -75,10 +75,8 @@ def fill(request: pytest.FixtureRequest, tmp_path: Path) -> Fill:
     return make
 
 
-def file(path: bytes, data: bytes = b"x", **fields: int) -> Named:
-    return FileEntry(
-        path, "file", fields.pop("mode", 0o644), os.geteuid(), os.getegid(), size=len(data), mtime_ns=10**18, **fields
-    ), data
+def file(path: bytes, data: bytes = b"x") -> Named:
+    return FileEntry(path, "file", 0o644, os.geteuid(), os.getegid(), size=len(data), mtime_ns=10**18), data
 
 
 def folder(path: bytes) -> Named:

@@ -12,6 +12,7 @@ the same swap, begun again, sees what is already where it belongs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -121,6 +122,7 @@ class Places:
         with translated("swap", b""):
             state = self._state(token)
             if state.get("phase") == done:
+                self._clear(coming, token)
                 return
             other = {"swapping": "unswapping", "unswapping": "swapping"}[doing]
             if state.get("phase") == other:
@@ -136,6 +138,7 @@ class Places:
                 self._turn_whole(state, token, coming, leaving)
             sync_file_system(self.base)
             self._write_state(token, {**state, "phase": done})
+            self._clear(coming, token)
 
     def _plan(self, token: str, doing: str, coming: str) -> dict[str, Any]:
         """What is where before the first rename."""
@@ -191,7 +194,6 @@ class Places:
         finally:
             os.close(source)
             os.close(target)
-        self._remove_folder(coming, token)
 
     # ------------------------------------------------------------------------------------------------ inside
 
@@ -218,8 +220,6 @@ class Places:
         finally:
             os.close(source)
             os.close(target)
-        self._remove_folder(coming, token)
-        _dress(self.base, state["coming_root"])
 
     def _turn_name(self, source: int, target: int, name: bytes, wanted: int | None, leaves: int | None) -> None:
         here = found(self.base, name)
@@ -298,9 +298,25 @@ class Places:
             return False
         return True
 
-    def _remove_folder(self, what: str, token: str) -> None:
-        self._before(f"remove {what}")
-        remove_tree(self.base, self._name(what, token))
+    def _clear(self, what: str, token: str) -> None:
+        """Remove the place everything was taken from; one that is not empty stays."""
+        name = self._name(what, token)
+        if found(self.base, name) is None:
+            return
+        self._before(f"clear {what}")
+        folder = self._folder(what, token)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(TREE, dir_fd=folder)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            return
+        finally:
+            os.close(folder)
+        with self._times_kept():
+            os.rmdir(name, dir_fd=self.base)
+            os.fsync(self.base)
 
     def _drop(self, what: str, token: str) -> None:
         name = self._name(what, token)
