@@ -28,7 +28,7 @@ from ops_pipeline.services.platform import Platform
 from ops_pipeline_tests.fakes.backups import database, photos
 from ops_pipeline_tests.fakes.file_tree import FakeFileTree
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, quiet
-from ops_pipeline_tests.services.test_restore import NEW, OLD, bed_with_one_set, yes
+from ops_pipeline_tests.services.test_restore import NEW, OLD, bed_with_one_set, take, yes
 
 Verb = Callable[[Platform, RestorePlan], object]
 TERM = 121.0
@@ -101,7 +101,10 @@ def killed(verb: Verb, die_at: int) -> tuple[Bed, RestorePlan, bool]:
         if len(moments(bed)) > 1:
             assert record is not None and record.stage in SWITCHING, "the journal knew before"
             with pytest.raises(PolicyRefused, match="two moments"):
-                refuse_while_switching(bed.platform(), bed.vault.vault(), "prod")
+                refuse_while_switching(bed.vault.vault(), bed.clock, "prod")
+            bed.clock.advance(TERM)
+            with pytest.raises(PolicyRefused, match="two moments"):
+                take(bed)
         bed.clock.advance(TERM)
         return bed, plan, True
     return bed, plan, False

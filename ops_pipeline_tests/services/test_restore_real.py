@@ -124,7 +124,7 @@ def test_destroyed_restored_by_date_undone_killed_and_resumed(tmp_path: Path) ->
         now = look(server, tmp_path)
         assert (now[0], now[1]) == (good[0], bad[1]), "of two moments, and the journal knows"
         with pytest.raises(PolicyRefused, match="two moments"):
-            refuse_while_switching(platform, platform.vault(), "prod")
+            refuse_while_switching(platform.vault(), platform.clock, "prod")
         later = open_platform(tmp_path, "second:1", ahead_seconds=200)
         assert isinstance(later.clock, AheadClock)
         outcome = resume_restore(later, "prod", confirm=lambda words: True, progress=quiet)

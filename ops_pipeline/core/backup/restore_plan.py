@@ -132,9 +132,11 @@ class RestorePlan:
         for one in self.sources:
             skew = (one.taken_until - one.taken_from).total_seconds()
             moment = minute(one.taken_from) + (f", over {span(skew)}" if skew >= 60 else "")
+            # Files lie in objects that sets share, so what is stored of them is not this set's.
+            stored = "" if one.kind in FILE_KINDS else f" from {size(one.stored_size)} stored"
             lines.append(
-                f"{one.source} ({one.kind}): {one.things}, {size(one.plain_size)} from {size(one.stored_size)} stored, "
-                f"of {moment} ({one.consistency})"
+                f"{one.source} ({one.kind}): {one.things}, {size(one.plain_size)}{stored}, of {moment} "
+                f"({one.consistency})"
             )
         if self.left_out:
             lines.append(f"not restored: {', '.join(self.left_out)}")

@@ -20,6 +20,7 @@ from ops_pipeline.services.backup.restore_journal import (
     Stage,
     begin_journal,
     open_journal,
+    refuse_while_switching,
     restores,
     unfinished,
 )
@@ -224,17 +225,6 @@ def restore_holds(platform: Platform, environment: str) -> tuple[RestoreHold, ..
 def unfinished_restore(platform: Platform, environment: str, *, vault: Vault | None = None) -> RestoreRecord | None:
     """The restore somebody has to finish, or None. Raise StoreDamaged, Unavailable."""
     return unfinished(vault or platform.vault(), platform.clock, environment)
-
-
-def refuse_while_switching(platform: Platform, vault: Vault, environment: str) -> None:
-    """For backups: raise PolicyRefused while live data may be of two moments, because a swap was killed half-way."""
-    found = unfinished(vault, platform.clock, environment)
-    if found is not None and found.stage in SWITCHING:
-        raise PolicyRefused(
-            f"backing up {environment}",
-            [f"live data may be of two moments: {found.words}"],
-            hint="Resume that restore, or abandon it, first.",
-        )
 
 
 def _forward(

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from ops_pipeline.core.backup.records import SetKey
-from ops_pipeline.errors import BadInput, Conflict, NotFound, Problem, StaleGeneration, StoreDamaged
+from ops_pipeline.errors import BadInput, Conflict, NotFound, PolicyRefused, Problem, StaleGeneration, StoreDamaged
 from ops_pipeline.ports import Clock, Vault
 from ops_pipeline.services.backup.wanted import TOKEN
 from ops_pipeline.services.records import decode, encode
@@ -196,3 +196,21 @@ def unfinished(vault: Vault, clock: Clock, environment: str) -> RestoreRecord | 
     would hold data of two moments.
     """
     return next((one for one in restores(vault, clock, environment) if one.stage in UNFINISHED), None)
+
+
+def refuse_while_switching(vault: Vault, clock: Clock, environment: str) -> None:
+    """For backups: raise PolicyRefused while live data may be of two moments, because a swap was killed half-way.
+
+    A journal that cannot be read keeps nobody from taking a backup. Raise Unavailable. Call it with the environment's
+    data lock held.
+    """
+    try:
+        found = unfinished(vault, clock, environment)
+    except StoreDamaged:
+        return
+    if found is not None and found.stage in SWITCHING:
+        raise PolicyRefused(
+            f"backing up {environment}",
+            [f"live data may be of two moments: {found.words}"],
+            hint="Resume that restore, or abandon it, first.",
+        )

@@ -27,6 +27,7 @@ from ops_pipeline.services.backup.inflight import TAKING, Flight, InFlight
 from ops_pipeline.services.backup.locks import lock
 from ops_pipeline.services.backup.manifests import encode_manifest
 from ops_pipeline.services.backup.meter import duration, megabytes
+from ops_pipeline.services.backup.restore_journal import refuse_while_switching
 from ops_pipeline.services.backup.sets import BackupSet, list_sets
 from ops_pipeline.services.backup.structure import media_of
 from ops_pipeline.services.backup.wanted import check_backed_up, source_problems
@@ -56,8 +57,9 @@ def take_backup(
 
     A set that differs oddly from the ones before it is stored and kept apart (`SetState.quarantined`), and people are
     alerted. Raise BadInput (names), Unavailable naming every data source that cannot be dumped (nothing was written),
-    LeaseHeld when another backup, prune or restore of the environment is at work, Permanent (a dump failed, was cut
-    off, hung; store full), StaleGeneration, StoreDamaged. Whatever is raised, no set came to be unless it is whole.
+    LeaseHeld when another backup, prune or restore of the environment is at work, PolicyRefused after a restore that
+    was killed in its swap, Permanent (a dump failed, was cut off, hung; store full), StaleGeneration, StoreDamaged.
+    Whatever is raised, no set came to be unless it is whole.
     """
     chosen = _chosen(platform, environment, sources)
     vault = vault or platform.vault()
@@ -74,6 +76,7 @@ def take_backup(
         progress=progress,
     )
     with held as lease:
+        refuse_while_switching(vault, platform.clock, environment)
         taking = _Taking(platform, vault, environment, lease, progress)
         all_names = platform.catalogue.environments[environment].backup
         partial = all_names is not None and {source.name for source in chosen} != set(all_names.sources)
