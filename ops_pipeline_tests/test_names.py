@@ -46,7 +46,7 @@ def test_checks(repository: dg.RepositoryDefinition) -> None:
         ("restore_drill", "restored_equals_source"),
     }
     blocking = [key.name for key in repository.asset_graph.asset_check_keys if repository.asset_graph.get(key).blocking]
-    assert blocking == ["vulnerability_policy"]
+    assert sorted(blocking) == ["restored_equals_source", "vulnerability_policy"]
 
 
 def test_jobs(repository: dg.RepositoryDefinition) -> None:

@@ -19,6 +19,7 @@ Exit codes: 0 done; 1 failed; 2 arguments, catalogue or run configuration cannot
 
 ORDER = (
     *("status", "plan", "deploy", "promote", "rollback", "verdict", "resume", "abort", "releases", "logs", "build"),
+    *("backup", "backups", "restore", "restores", "drill"),
     *("flags", "quarantine", "replay", "reconcile", "follow", "stop", "catalogue", "serve"),
 )
 """Commands in the order of `ops --help`, the ones people need first."""
@@ -37,7 +38,7 @@ class InOrder(TyperGroup):
 app = typer.Typer(
     name="ops",
     cls=InOrder,
-    help="Build, scan, deploy, promote and roll back services, and see what runs where.",
+    help="Build, scan, deploy, promote and roll back services, back up and restore their data, see what runs where.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.names import complete_environment, complete_service, complete_service_or_environment
+from ops_pipeline.cli.names import (
+    complete_backed_up,
+    complete_environment,
+    complete_service,
+    complete_service_or_environment,
+    complete_set,
+    complete_source,
+)
 
 Service = Annotated[
     str, typer.Argument(metavar="SERVICE", help="Service, as the catalogue names it", autocompletion=complete_service)
@@ -39,3 +46,23 @@ Url = Annotated[
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end, or leave at once")]
 Why = Annotated[str, typer.Option("--why", help="Reason, kept in the release's record")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")]
+BackedUp = Annotated[
+    str,
+    typer.Argument(metavar="ENV", help="Environment whose data are backed up", autocompletion=complete_backed_up),
+]
+MaybeBackedUp = Annotated[
+    str,
+    typer.Argument(metavar="[ENV]", help="Environment; all when left out", autocompletion=complete_backed_up),
+]
+SetId = Annotated[
+    str,
+    typer.Option("--set", help="Id of a set, or the first characters of it", autocompletion=complete_set),
+]
+TheSet = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Id of a set, or the first characters of it", autocompletion=complete_set),
+]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option("--source", help="Only this data source; may be repeated", autocompletion=complete_source),
+]

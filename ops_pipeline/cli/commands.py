@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
-from ops_pipeline.cli import actions, catalogue, flags, plan, quarantine, reads, replay, serve, verdicts
+from ops_pipeline.cli import (
+    actions,
+    backup,
+    backups,
+    catalogue,
+    flags,
+    plan,
+    quarantine,
+    reads,
+    replay,
+    restore,
+    serve,
+    verdicts,
+)
 from ops_pipeline.cli.app import app, run
 
-__all__ = ["actions", "app", "catalogue", "flags", "plan", "quarantine", "reads", "replay", "run", "serve", "verdicts"]
+__all__ = [
+    "actions",
+    "app",
+    "backup",
+    "backups",
+    "catalogue",
+    "flags",
+    "plan",
+    "quarantine",
+    "reads",
+    "replay",
+    "restore",
+    "run",
+    "serve",
+    "verdicts",
+]

@@ -116,3 +116,40 @@ def complete_quarantined(incomplete: str) -> list[str]:
         return []
     plain = incomplete.removeprefix("sha256:")
     return [digest for digest in digests if digest.removeprefix("sha256:").startswith(plain)]
+
+
+def complete_backed_up(incomplete: str) -> list[str]:
+    """Shell completion of an environment whose data are backed up."""
+    from ops_pipeline.cli.project import Project
+    from ops_pipeline.services.backup.wanted import backed_up
+
+    try:
+        known = backed_up(Project().catalogue)
+    except (OpsError, OSError):
+        return []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+def complete_source(incomplete: str) -> list[str]:
+    """Shell completion of a data source's name, of any environment."""
+    from ops_pipeline.cli.project import Project
+
+    try:
+        kept = [one.backup for one in Project().catalogue.environments.values() if one.backup is not None]
+    except (OpsError, OSError):
+        return []
+    return sorted({name for one in kept for name in one.sources if name.startswith(incomplete)})
+
+
+def complete_set(incomplete: str) -> list[str]:
+    """Shell completion of the id of a backup set, of any environment, newest first."""
+    from ops_pipeline.cli.project import Project
+    from ops_pipeline.services.backup.sets import backup_sets
+    from ops_pipeline.services.backup.wanted import backed_up
+
+    opened = Project()
+    try:
+        ids = [one.id for name in backed_up(opened.catalogue) for one in backup_sets(opened.platform, name)]
+    except (OpsError, OSError):
+        return []
+    return [one for one in sorted(ids, reverse=True) if one.startswith(incomplete.upper())]

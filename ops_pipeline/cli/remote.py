@@ -40,6 +40,7 @@ query OpsLook($id: ID!, $cursor: String) {
           failureMetadata { description metadataEntries { ...Entry } }
         }
         ... on MaterializationEvent { metadataEntries { ...Entry } }
+        ... on ExecutionStepOutputEvent { metadataEntries { ...Entry } }
         ... on AssetCheckEvaluationEvent { evaluation { checkName success severity description } }
       }
     }
@@ -236,7 +237,7 @@ def _event(event: Mapping[str, Any]) -> RunEvent:
             raised = (error.get("cause") or error).get("message")
             words = failure.get("description") or raised or text
             return RunEvent(Kind.FAILED, words, at, step, _metadata(failure.get("metadataEntries", ())))
-        case "MaterializationEvent":
+        case "MaterializationEvent" | "ExecutionStepOutputEvent":
             return RunEvent(Kind.MADE, text, at, step, _metadata(event.get("metadataEntries", ())))
         case "AssetCheckEvaluationEvent":
             evaluation = event["evaluation"]

@@ -54,6 +54,8 @@ def backup_checks(partitions: Partitions) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset="restore_drill",
         partitions_def=partitions.backup,
+        # A drill that did not pass is a run that failed, for everybody who looks at runs.
+        blocking=True,
         description="What the newest drill restored equals what was backed up.",
     )
     def restored_equals_source(

@@ -141,6 +141,9 @@ def _event(entry: EventLogEntry) -> RunEvent:
     if event.event_type == DagsterEventType.ASSET_MATERIALIZATION:
         made = event.step_materialization_data.materialization
         return RunEvent(Kind.MADE, text, at, step, _values(made.metadata))
+    if event.event_type == DagsterEventType.STEP_OUTPUT:
+        # What a job without assets has to show.
+        return RunEvent(Kind.MADE, text, at, step, _values(event.step_output_data.metadata))
     if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
         check = event.asset_check_evaluation_data
         words = f"{check.check_name}: {check.description or ''}"

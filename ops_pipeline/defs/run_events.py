@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
     LOG = "log"  # a line a use case reported
     STEP = "step"  # a step began or ended
-    MADE = "made"  # an asset was materialized; `metadata` describes it
+    MADE = "made"  # an asset was materialized, or a step of another job done; `metadata` describes it
     CHECK = "check"  # an asset check was evaluated
     FAILED = "failed"  # a step failed; `metadata` may hold `error`, `exit_code`, `hint`
     OTHER = "other"

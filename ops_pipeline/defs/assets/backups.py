@@ -94,15 +94,19 @@ def restore_drill_asset(catalogue: Catalogue, partitions: Partitions) -> dg.Asse
         context: dg.AssetExecutionContext, config: DrillConfig, ops_platform: PlatformResource
     ) -> dg.MaterializeResult[None]:
         from ops_pipeline.services.backup.drill import drill
+        from ops_pipeline.services.backup.sets import backup_sets
 
         environment = context.partition_key
         with in_plain_words(), GroupedLines(context) as progress:
             platform = ops_platform.platform()
             check_drill(config)
-            with alerting(platform, alerts.drill_failed, environment, progress) as told:
+            # What a drill finds it tells and ends itself; that there was none nobody else would tell.
+            fire = trigger_of(context.run.tags) is Trigger.SCHEDULE
+            with alerting(platform, alerts.drill_failed, environment, progress, fire=fire, settle_after=False):
                 result = drill(platform, environment, set_id=config.set, run_id=context.run.run_id, progress=progress)
-                told.found(result.problems)
-            return dg.MaterializeResult(metadata=backup_metadata.of_drill(config.set, result))
+            sets = backup_sets(platform, environment)
+            drilled = next((one.id for one in sets if result in one.state.drills), config.set)
+            return dg.MaterializeResult(metadata=backup_metadata.of_drill(drilled, result))
 
     return restore_drill
 
