@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ops_pipeline.adapters.databases.container import DatabaseContainer
-from ops_pipeline.adapters.databases.redis_dump import GlobalsDump, RdbDump, with_users
+from ops_pipeline.adapters.databases.redis_dump import GlobalsDump, RdbDump
 from ops_pipeline.adapters.databases.redis_places import RedisPlaces, serving
 from ops_pipeline.adapters.databases.redis_restore import RedisBeside
 from ops_pipeline.adapters.databases.redis_server import RedisServer
@@ -125,10 +125,10 @@ class RedisSource:
                 continue
         finally:
             dump.close()
-        found = dump.walker.contents()
+        found = dump.contents()
         if found is None:
             raise Permanent(f"data source {self._name}: the data cannot be counted: {dump.walker.unknown}")
-        return with_users(found, self._live)
+        return found
 
     def beside(self, token: str) -> Beside:
         """A server beside the live one that waits for data; what an earlier attempt of the token left is dropped."""

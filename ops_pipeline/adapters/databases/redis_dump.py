@@ -58,6 +58,7 @@ class RdbDump:
 
     def __init__(self, server: RedisServer, engine: str, client: str, hang_seconds: float) -> None:
         self._server = server
+        self._users: Mapping[str, str] = {}
         self._engine = engine
         self._client = client
         self._hang_seconds = hang_seconds
@@ -78,6 +79,7 @@ class RdbDump:
         """Up to `size` bytes; b"" only once redis-cli ended with code 0 and end and checksum were proved."""
         while not self._rest and not self._done:
             if self._tool is None:
+                self._users = self._server.user_objects()
                 self._tool = Tool(
                     self._server.engine,
                     self._server.container(),
@@ -115,20 +117,24 @@ class RdbDump:
             raise Permanent(f"data source {self._server.source}: the dump was not read to its end")
         checksum = "CRC-64 right" if self._end.checksum else "no checksum (rdbchecksum is off)"
         walked = f"not walked: {self.walker.unknown}" if self.walker.unknown else "every record walked"
-        found = self.walker.contents()
         return Arrived(
             engine=self._engine,
             client=self._client,
             command=tuple(self._command),
             consistency="snapshot",
             marker=f"end of file, {checksum}, {walked}",
-            contents=found,
+            contents=self.contents(),
             details={
                 "rdb_version": str(self.walker.version),
                 "transfer": "diskless" if self._end.mark else "from disk",
                 **({"not_counted": self.walker.unknown} if self.walker.unknown else {}),
             },
         )
+
+    def contents(self) -> Contents | None:
+        """What it holds, once it was read, and the users; None when the data could not be counted."""
+        found = self.walker.contents()
+        return None if found is None else Contents(found.counts, {**found.objects, **self._users}, found.samples)
 
     def close(self) -> None:
         """End the tool if it still runs; no error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from ops_pipeline.adapters.databases.streaming import Tool, run
 from ops_pipeline.core.backup.records import Contents
 from ops_pipeline.errors import Permanent, StoreDamaged
 
+_IN_DATABASE = re.compile(r"db(\d+)\s+(.*)", re.IGNORECASE | re.DOTALL)
 MAX_GLOBALS = 64 * 1024 * 1024
 
 
@@ -66,8 +68,11 @@ class RedisBeside:
         return with_users(found, self._server)
 
     def ask(self, query: str) -> str:
-        """Answer of one Redis command; what writes is refused."""
-        return self._server.raw(query)
+        """Answer of one Redis command, in database 0 or, as «db3 GET key», in another; what writes is refused."""
+        found = _IN_DATABASE.match(query.strip())
+        if found is None:
+            return self._server.raw(query.strip())
+        return self._server.raw(found[2], database=int(found[1]))
 
     def _load_globals(self, chunks: Iterator[bytes]) -> None:
         data = b""

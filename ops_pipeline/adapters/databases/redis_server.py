@@ -70,12 +70,12 @@ class RedisServer:
             raise Unavailable(f"data source {self.source}: {words}")
         return [self._value(words[0], answer) for words, answer in zip(commands, answers, strict=False)]
 
-    def raw(self, line: str) -> str:
+    def raw(self, line: str, database: int = 0) -> str:
         """Answer of a command line as redis-cli prints it for programs. Raise Permanent."""
         result = run(
             self.engine,
             self.container(),
-            [*self.arguments(), "-e"],
+            [*self.arguments(), "-e", "-n", str(database)],
             chunks=[line.encode() + b"\n"],
             environment=self.environment(),
             hang_seconds=ASK_SECONDS,
