@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from ops_pipeline.adapters.backup_keys import make_identity, write_secret_file
+from ops_pipeline.adapters.secrets import read_secret
+from ops_pipeline.adapters.vaults import open_prune_vault, open_vault
 from ops_pipeline.core.backup.records import Check, Hold, Manifest, SetKey, SetState, Trigger
 from ops_pipeline.core.backup.retention import WRONG_CLOCK
 from ops_pipeline.errors import BadInput, LeaseHeld, NotFound, Permanent, PolicyRefused
 from ops_pipeline.services.backup.inflight import TAKING, Flight, InFlight
+from ops_pipeline.services.backup.integrity import check_set
 from ops_pipeline.services.backup.locks import lock
 from ops_pipeline.services.backup.prune import forget_set, plan_prune, prune
 from ops_pipeline.services.backup.restore import plan_restore, restore
@@ -19,7 +25,7 @@ from ops_pipeline.services.backup.restore_journal import Stage
 from ops_pipeline.services.backup.set_holds import hold_set, lift_quarantine, release_set_hold
 from ops_pipeline.services.backup.sets import list_sets, write_state
 from ops_pipeline.services.backup.take import take_backup
-from ops_pipeline_tests.fakes.backups import backup_bed, backup_catalogue
+from ops_pipeline_tests.fakes.backups import backup_bed, backup_catalogue, photos
 from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, quiet
 
 DAY = 86400.0
@@ -278,3 +284,40 @@ def test_killed_between_any_two_calls() -> None:
             plan = plan_restore(bed.platform(), "prod", set_id=kept[0])
             assert restore(bed.platform(), plan, confirm=lambda words: True, progress=quiet).stage is Stage.HELD
     assert die_at > 40 and ends == {4, 5, 6}
+
+
+def test_on_a_vault_in_a_directory_with_real_keys(tmp_path: Path) -> None:
+    """What is left can be restored, files that only pruned sets had are gone after two marks, the rest is whole."""
+    identity = make_identity(datetime.now(UTC))
+    write_secret_file(tmp_path / "identity", identity.text)
+    book = backup_catalogue(
+        photos=True,
+        retention=RETENTION,
+        store={"directory": "backups"},
+        recipients=[identity.recipient],
+        identity="file:identity",
+        signing_key="file:signing_key",
+    )
+    bed = backup_bed(book)
+    secret = partial(read_secret, root=tmp_path)
+    vault = open_vault(book.backups, tmp_path, secret)
+    with_deleting = partial(open_prune_vault, book.backups, tmp_path, secret)
+    platform = replace(bed.platform(), vault=lambda: vault, prune_vault=with_deleting)
+    made = []
+    for day in range(6):
+        photos(bed).put("of-the-day.jpg", f"day {day}".encode() * 40)
+        made.append(take_backup(platform, "prod", trigger=Trigger.SCHEDULE, progress=quiet))
+        assert not check_set(platform, "prod", made[-1].id, progress=quiet).problems
+        bed.clock.advance(DAY)
+    stored = len(list(vault.media.list("media/")))
+    outcome = prune(platform, "prod", progress=quiet)
+    assert [decision.id for decision in outcome.deleted] == [one.id for one in made[:2]] and not outcome.problems
+    bed.clock.advance(2 * DAY)
+    prune(platform, "prod", progress=quiet)
+    assert len(list(vault.media.list("media/"))) == stored - 2, "the photos of two days"
+    assert {info.key.split("/")[5] for info in vault.sets.list("sets/")} == {one.id for one in made[2:]}
+    for manifest in made[2:]:
+        assert not check_set(platform, "prod", manifest.id, share=1, progress=quiet).problems
+    plan = plan_restore(platform, "prod", set_id=made[2].id)
+    assert restore(platform, plan, confirm=lambda words: True, progress=quiet).stage is Stage.HELD
+    assert photos(bed).content()[b"of-the-day.jpg"] == b"day 2" * 40

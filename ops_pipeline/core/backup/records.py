@@ -213,6 +213,7 @@ class DrillResult:
     compared: int
     problems: tuple[str, ...] = ()
     sources: Mapping[str, float] = field(default_factory=dict)  # source → seconds
+    set_id: str = ""  # the set that was restored
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def span(seconds: float) -> str:
     seconds = max(seconds, 0.0)
     for length, word in _UNITS:
         if seconds >= length:
-            value = f"{seconds / length:.1f}".removesuffix(".0") if length > 60 else f"{seconds / length:.0f}"
+            value = f"{seconds / length:.1f}".removesuffix(".0") if length > 1 else f"{seconds:.0f}"
             return f"{value} {word}{'' if value == '1' else 's'}"
     return "0 seconds"
 

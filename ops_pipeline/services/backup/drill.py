@@ -119,7 +119,9 @@ class _Drilling:
                 continue
             self._drill(known[name], parts)
         total = sum(self.seconds.values())
-        return DrillResult(clock.now(), run_id, total, self.compared, tuple(self.problems), dict(self.seconds))
+        return DrillResult(
+            clock.now(), run_id, total, self.compared, tuple(self.problems), dict(self.seconds), self.found.id
+        )
 
     def _drill(self, source: DataSource | FileTree, parts: Sequence[Part]) -> None:
         """One source. What is wrong with the set is a problem; what is away is raised."""
