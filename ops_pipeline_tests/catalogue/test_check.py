@@ -61,10 +61,13 @@ def test_the_sample_catalogues_comments_are_valid_too(tmp_path: Path) -> None:
     for line in ("azure:", "  container: ops-ledger", "  account_url: https", "waivers:", "  - id: CVE", "    package:",
                  "    reason:", "    owner:", "    expires:", "max_database_age_hours:", "max_scan_age_hours:",
                  "severities: [CRITICAL, HIGH, MEDIUM]", "database_mirror:", "automatic_rollback: false",
-                 "pause: true", "- name: a command", "  command:"):  # fmt: skip
+                 "pause: true", "- name: a command", "  command:", "  sets:", "  media:", "  state:", "  prune:",
+                 "  prune_media:", "  immutability_days:", "  soft_delete_days:", "weekly:", "monthly:", "heartbeat_url:",
+                 "require_backup_minutes: 60", "require_drill_days: 14"):  # fmt: skip
         assert f"# {line}" in text, line
         text = text.replace(f"# {line}", line)
     text = text.replace("  directory: .ops/store\n", "")
+    text = "".join(line for line in text.splitlines(keepends=True) if "directory: .ops/backups" not in line)
     text = text.replace("      allow_sample_database: true\n      max", "      max")
     path = tmp_path / "services.yaml"
     path.write_text(text.replace("https://ACCOUNT", "https://account"))
@@ -72,6 +75,10 @@ def test_the_sample_catalogues_comments_are_valid_too(tmp_path: Path) -> None:
     assert catalogue.store.azure is not None
     assert catalogue.environments["prod"].policy.max_database_age_hours == 48
     assert not catalogue.environments["prod"].policy.allow_sample_database
+    assert catalogue.environments["prod"].policy.require_backup_minutes == 60
+    azure = catalogue.backups.store.azure
+    assert azure is not None and azure.prune is not None and azure.sets.container == "backups"
+    assert (catalogue.backups.retention.weekly, catalogue.backups.retention.monthly) == (8, 12)
     assert catalogue.scan.waivers[0].owner == "ada@example.org"
     assert not catalogue.environments["prod"].automatic_rollback
     api = catalogue.services["api"]
