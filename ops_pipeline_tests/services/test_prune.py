@@ -101,6 +101,7 @@ def test_quarantine_freezes_until_lifted() -> None:
     state(bed, made[4], lambda old: replace(old, quarantined="rows fell by 90 %"))
     outcome = prune(bed.platform(), "prod", progress=quiet)
     assert not outcome.deleted and "rows fell by 90 %" in outcome.words
+    assert not outcome.problems, "the quarantine has told people itself"
     lifted = lift_quarantine(bed.platform(), "prod", made[4].id, reason="the table was archived", by="ann")
     assert lifted.good and "rows fell" in lifted.state.holds[0].reason
     assert len(prune(bed.platform(), "prod", progress=quiet).deleted) == 2
@@ -119,6 +120,8 @@ def test_unchecked_and_damaged_sets_do_not_count() -> None:
     bed.vault.sets.flush()
     outcome = prune(bed.platform(), "prod", progress=quiet)
     assert not outcome.deleted and "no set is good" in outcome.words
+    assert outcome.problems[0] == "old sets pile up while nothing is deleted"
+    assert "what sets need is not known" in outcome.problems[1], "no file is cleared away either"
 
 
 def test_a_set_of_a_wrong_clock_freezes_until_a_person_has_looked() -> None:

@@ -221,6 +221,7 @@ class _Pruning:
             made, planned = plan_for(self.platform, listing), clock.monotonic()
             if not self.deleted:
                 self.plan = made
+                self._say_what_piles_up(listing, made)
             self.progress(f"{self.environment}: {made.words}")
             due = [one for one in made.deleted if one.id not in self.refused]
             found = _by_id(listing)
@@ -241,6 +242,15 @@ class _Pruning:
             else:
                 return
         self.problems.append("what is stored changes all the time; the rest is for the next time")
+
+    def _say_what_piles_up(self, listing: Listing, made: RetentionPlan) -> None:
+        """Frozen while old sets are there: somebody has to look. A quarantine has told people itself."""
+        keep = timedelta(days=self.platform.catalogue.backups.retention.keep_days)
+        moments = [decision.taken_at for decision in made.decisions]
+        quarantined = any(one.state.quarantined for one in listing.sets)
+        piles_up = "old sets pile up while nothing is deleted"
+        if made.frozen and not quarantined and max(moments) - min(moments) > keep and piles_up not in self.problems:
+            self.problems.append(piles_up)
 
     def delete(self, stone: Tombstone) -> None:
         """One set: written down, manifest first, then the rest."""
