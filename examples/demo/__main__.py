@@ -1,11 +1,11 @@
-"""`make demo`: deploy the sample application, upgrade it under traffic, and see bad versions go by themselves."""
+"""`make demo`: deploy the sample, upgrade it under traffic, see bad versions go, lose all data and restore them."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from examples.demo import data_services, project
+from examples.demo import backups, data_services, project
 from examples.demo.commands import (
     BIN,
     PORTS,
@@ -70,6 +70,8 @@ def play() -> None:
         traffic.show("during the roll-back")
     expect_nothing_lost(traffic)
     take_back_a_live_release()
+
+    backups.lose_everything_and_have_it_back()
 
     title("Both bad digests are in quarantine: nothing deploys them until somebody lifts it")
     ops("quarantine", "list")
@@ -167,6 +169,8 @@ def farewell(seconds: float) -> None:
         "ops replay api prod --since 1h --thresholds error_rate=0.2   # what other thresholds would have done",
         "ops rollback api prod --to 2   # forward again, to the release before",
         "edit .ops/demo/project/examples/storefront, then: ops build frontend && ops deploy frontend dev",
+        "ops backups prod               # every set: age, size, checks, drills, holds",
+        "ops restore prod --date yesterday's date --dry-run   # what it would bring back, and how old that is",
         "in the UI: Assets → release → Materialize, choose environment and service, launch",
     ):
         console.print(f"  {line}", markup=False)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ops_pipeline.cli.output import ago, escaped, said, table
 from ops_pipeline.core.backup.records import Part, SetState
+from ops_pipeline.core.backup.restore_plan import size
 
 if TYPE_CHECKING:
     from ops_pipeline.services.backup.sets import BackupSet
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 def age_words(then: datetime, now: datetime) -> str:
     """ "5 h"; a set that claims to be of the future says so."""
     return ago(then, now) if then <= now else "in the future"
-
-
-def megabytes(size: float) -> str:
-    """ "12.3 MB"."""
-    mb = size / 1_000_000
-    return f"{mb:,.0f} MB" if mb >= 100 else f"{mb:.3g} MB"
 
 
 def check_words(state: SetState, now: datetime) -> str:
@@ -76,8 +71,8 @@ def show_set(console: Console, one: BackupSet, now: datetime) -> None:
             part.name,
             part.arrived.engine,
             _rows(part),
-            megabytes(part.files.plain_size if part.files else part.stream.plain_size),
-            megabytes(part.stream.stored_size + (part.files.new_bytes if part.files else 0)),
+            size(part.files.plain_size if part.files else part.stream.plain_size),
+            size(part.stream.stored_size + (part.files.new_bytes if part.files else 0)),
             f"{(part.ended_at - part.started_at).total_seconds():.1f}",
             part.arrived.consistency,
             part.arrived.marker,

@@ -10,10 +10,11 @@ import typer
 
 from ops_pipeline.cli.app import app, project
 from ops_pipeline.cli.arguments import AsJson, BackedUp, DryRun, MaybeBackedUp, SetId, TheSet, Url, Wait
-from ops_pipeline.cli.backup_words import age_words, check_words, drill_words, megabytes, show_set, standing_words
+from ops_pipeline.cli.backup_words import age_words, check_words, drill_words, show_set, standing_words
 from ops_pipeline.cli.default_command import defaulting
 from ops_pipeline.cli.output import err, out, plain, print_json, said, table
 from ops_pipeline.cli.runs import act
+from ops_pipeline.core.backup.restore_plan import size
 from ops_pipeline.defs.run_events import Launch
 from ops_pipeline.errors import BadInput, NotFound, OpsError, Permanent, Problem
 from ops_pipeline.ports import Progress
@@ -66,8 +67,8 @@ def list_(
             age_words(manifest.started_at, now),
             manifest.trigger.value,
             ", ".join(one.sources),
-            megabytes(sum(p.files.plain_size if p.files else p.stream.plain_size for p in manifest.parts)),
-            megabytes(manifest.stored_size),
+            size(sum(p.files.plain_size if p.files else p.stream.plain_size for p in manifest.parts)),
+            size(manifest.stored_size),
             check_words(one.state, now),
             drill_words(one.state, now),
             standing_words(one),

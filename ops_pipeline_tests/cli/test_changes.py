@@ -151,8 +151,9 @@ def test_mistakes_are_named_and_change_nothing(
 def test_help_names_every_command_in_order_and_in_whole_sentences() -> None:
     result = ops("--help")
     listed = [line.split()[0] for line in result.stdout.partition("Commands:")[2].splitlines() if line.startswith("  ")]
-    assert listed[:19] == [
+    assert listed[:24] == [
         *("status", "plan", "deploy", "promote", "rollback", "verdict", "resume", "abort", "releases", "logs", "build"),
+        *("backup", "backups", "restore", "restores", "drill"),
         *("flags", "quarantine", "replay", "reconcile", "follow", "stop", "catalogue"),
         "serve",
     ]

@@ -1,0 +1,202 @@
+"""The acts about backups: write data, back them up, lose all of them, restore them by date, see that all are back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy.setup.docker_cli import need_docker
+from examples.demo.commands import PORTS, DemoFailed, console, ops, ops_json, title
+
+ENVIRONMENT = "prod"
+LISTINGS, PHOTOS = 12, 6
+PAGE = 100
+STORED = ("title", "description", "price_cents", "photo", "photo_url", "created_at")
+SETTLE_SECONDS = 30.0
+"""Sessions end when data are swapped, and caches hold for a few seconds: so long the API may take to show it."""
+PNG = b"\x89PNG\r\n\x1a\n"
+DESTROY_PHOTOS = "import pathlib; [path.unlink() for path in pathlib.Path('/srv/photos').rglob('*') if path.is_file()]"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What people see: every listing as the API shows it, and the SHA-256 of every photo."""
+
+    listings: dict[str, Any]
+    photos: dict[str, str]
+
+    @property
+    def words(self) -> str:
+        """In one line."""
+        return f"{len(self.listings):,} listings and {len(self.photos)} photos"
+
+
+def lose_everything_and_have_it_back() -> None:
+    """All acts about backups, on `prod`."""
+    title("Listings and photos, written through the API of prod")
+    ops("backup", "keys")
+    write()
+    before = shown()
+    console.print(f"people see {before.words}")
+
+    title("A backup, by the job that the schedule starts every six hours: databases first, then the photos, one set")
+    ops("backup", ENVIRONMENT, "--why", "demonstration")
+    ops("backups", ENVIRONMENT)
+    taken = ops_json("backups", ENVIRONMENT)["sets"][0]
+
+    title("Disaster: every listing, every photo and the cache are gone")
+    destroy()
+    left = shown_once(lambda found: not found.listings)
+    console.print(f"people see [bold red]{left.words}[/]")
+    if left.listings:
+        raise DemoFailed("what was to be destroyed is still there")
+
+    title("One command brings back what there was on that date")
+    ops("restore", ENVIRONMENT, "--date", f"{datetime.now(UTC):%Y-%m-%d}", "--dry-run")
+    ops("restore", ENVIRONMENT, "--date", f"{datetime.now(UTC):%Y-%m-%d}", "--yes")
+    after = shown_once(lambda found: found == before)
+    console.print(f"people see {after.words}")
+    if after != before:
+        raise DemoFailed(f"not all is as it was: {difference(before, after)}")
+    console.print("[bold green]every listing and every byte of every photo is as it was[/]")
+
+    title("A drill: the same set, restored into throw-away servers and compared, while nobody notices")
+    ops("drill", ENVIRONMENT, "--set", taken["id"])
+    ops("backups", "show", taken["id"])
+
+    title("What the restore replaced was kept; it may go now")
+    ops("restores", ENVIRONMENT)
+    for hold in ops_json("restores", ENVIRONMENT)["holds"]:
+        ops("restores", ENVIRONMENT, "--release", hold["token"], "--yes")
+    ops("backups", "prune", ENVIRONMENT, "--dry-run")
+
+
+def write() -> None:
+    """Add listings, some with a photo of their own."""
+    for number in range(LISTINGS):
+        listing = {
+            "title": f"Chair no. {number} ☕ «naïve»",
+            "description": "for the demonstration of backups",
+            "price_cents": 100 * number,
+        }
+        if number < PHOTOS:
+            photo = PNG + os.urandom(200_000)
+            listing["photo"] = ask("POST", "/api/photos", photo, "image/png")["name"]
+        ask("POST", "/api/listings", json.dumps(listing).encode(), "application/json")
+
+
+def shown() -> Shown:
+    """Read everything the way a browser does."""
+    listings: dict[str, Any] = {}
+    before = ""
+    while True:
+        answer = ask("GET", f"/api/listings?limit={PAGE}" + (f"&before={before}" if before else ""))
+        if answer["degraded"]:
+            raise DemoFailed("the API shows an old copy: it has no database")
+        page = answer["listings"]
+        # What it says besides (new, a bargain) depends on the time and on who looks.
+        listings |= {one["id"]: {name: one[name] for name in STORED} for one in page}
+        if len(page) < PAGE or page[-1]["id"] == before:
+            break
+        before = page[-1]["id"]
+    photos: dict[str, str] = {}
+    for key, one in listings.items():
+        if one["photo_url"]:
+            photos[key] = hashlib.sha256(read(one["photo_url"])).hexdigest()
+    return Shown(listings, photos)
+
+
+def shown_once(settled: Callable[[Shown], bool]) -> Shown:
+    """What people see as soon as it is settled, or after half a minute."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        late = time.monotonic() > deadline
+        try:
+            found = shown()
+            if settled(found) or late:
+                return found
+        except DemoFailed:
+            if late:
+                raise
+        time.sleep(0.5)
+
+
+def destroy() -> None:
+    """Do what an accident does, past the API."""
+    database = container(f"storefront.environment={ENVIRONMENT}", "storefront.data=postgres")
+    cache = container(f"storefront.environment={ENVIRONMENT}", "storefront.data=redis")
+    api = container(f"ops.environment={ENVIRONMENT}", "ops.service=api")
+    run(database, "psql", "-U", "postgres", "-q", "-d", "storefront", "-c", "DELETE FROM listings")
+    run(api, "python3", "-c", DESTROY_PHOTOS)
+    run(cache, "redis-cli", "FLUSHALL")
+
+
+def difference(before: Shown, after: Shown) -> str:
+    """What is not as it was, for an error."""
+    lost = before.listings.keys() - after.listings.keys()
+    more = after.listings.keys() - before.listings.keys()
+    changed = [
+        key for key in before.listings.keys() & after.listings.keys() if before.listings[key] != after.listings[key]
+    ]
+    photos = [key for key, digest in before.photos.items() if after.photos.get(key) != digest]
+    return (
+        f"{len(lost)} listings are missing, {len(more)} too many, {len(changed)} changed; "
+        f"{len(photos)} photos are missing or changed"
+    )
+
+
+def container(*labels: str) -> str:
+    """Id of a running container with these labels. Raise DemoFailed."""
+    filters = [word for label in labels for word in ("--filter", f"label={label}")]
+    found = docker_output("ps", "--quiet", *filters).split()
+    if not found:
+        raise DemoFailed(f"no container has the labels {', '.join(labels)}")
+    return found[0]
+
+
+def run(container_id: str, *argv: str) -> None:
+    """Run a command in a container, shown as typed."""
+    console.print(f"[dim]$[/] [bold]docker exec … {' '.join(argv)[:100]}", markup=True)
+    docker_output("exec", container_id, *argv)
+
+
+def docker_output(*arguments: str) -> str:
+    """What docker prints. Raise DemoFailed."""
+    done = subprocess.run([need_docker().path, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoFailed(f"docker {' '.join(arguments)[:100]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def ask(method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
+    """One request to prod's API, its answer as data. Raise DemoFailed."""
+    return json.loads(_request(method, path, body, kind))
+
+
+def read(path: str) -> bytes:
+    """Bytes at a path of prod; nothing when it is not there."""
+    try:
+        return _request("GET", path, None, "")
+    except DemoFailed:
+        return b""
+
+
+def _request(method: str, path: str, body: bytes | None, kind: str) -> bytes:
+    headers = {"Content-Type": kind} if kind else {}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORTS[ENVIRONMENT]}{path}", data=body, method=method, headers=headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
+    except (urllib.error.URLError, OSError) as error:
+        raise DemoFailed(f"{method} {path}: {error}") from None
