@@ -7,7 +7,7 @@ triggers (they forbid the move) and the live views go; after it, views, triggers
 on both sides. What has to be made is written into a table of `out` first, so that whoever comes after a kill finishes
 from there, or takes the beginning back:
 
-    PLACE in `into`, no JOURNAL in `out`     nothing was done
+    PLACE in `into`, no JOURNAL in `out`     nothing was done; an empty `out` is dropped
     PLACE in `into`, JOURNAL in `out`        begun: the live triggers and views are made again, `out` is dropped
     PLACE in `out`, JOURNAL in `out`         moved: the rest is made, `into` is dropped, then the JOURNAL
     PLACE in `out`, no JOURNAL               done
@@ -82,7 +82,9 @@ def exchange(server: MysqlServer, live: str, out: str, into: str, token: str) ->
         if place_of(session, into) != token:
             raise NotFound(f"there is no restored database {into}")
         if exists(session, out):
-            raise Permanent(f"{out} exists already")
+            if [*tables(session, out), *_programs(session, out)]:
+                raise Permanent(f"{out} exists already")
+            session.rows(f"DROP DATABASE {identifier(out)}")  # killed before its JOURNAL was written
         server.ask(_prepared(session, live, out, into))
     done = threading.Event()
     ender = threading.Thread(target=_keep_ending, args=(server, live, into, done), daemon=True)

@@ -33,6 +33,7 @@ class MysqlServer:
     port: str = ""
     socket: str = ""
     source: str = ""
+    _tools: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)  # found so far
 
     def environment(self) -> Mapping[str, str]:
         """The password, for every tool; handed over by the engine, never as an argument."""
@@ -47,14 +48,17 @@ class MysqlServer:
 
     def tool(self, *names: str) -> str:
         """The first of these programs that the container has. Raise Permanent."""
-        asked = 'for name in "$@"; do command -v "$name" >/dev/null && { echo "$name"; exit 0; }; done; exit 127'
-        result = run(self.engine, self.container(), ["sh", "-c", asked, "sh", *names], what="look for tools")
-        if result.code != 0:
-            raise Permanent(
-                f"data source {self.source}: its container has none of the tools {', '.join(names)}",
-                hint="Name a container that has the database's own tools.",
-            )
-        return result.text.strip()
+        container = self.container()
+        if (container, *names) not in self._tools:
+            asked = 'for name in "$@"; do command -v "$name" >/dev/null && { echo "$name"; exit 0; }; done; exit 127'
+            result = run(self.engine, container, ["sh", "-c", asked, "sh", *names], what="look for tools")
+            if result.code != 0:
+                raise Permanent(
+                    f"data source {self.source}: its container has none of the tools {', '.join(names)}",
+                    hint="Name a container that has the database's own tools.",
+                )
+            self._tools[(container, *names)] = result.text.strip()
+        return self._tools[(container, *names)]
 
     def client(self) -> list[str]:
         """Arguments of the client that reads statements, prints bare rows and ends at the first error."""
@@ -99,6 +103,7 @@ class MysqlSession:
     def __init__(self, server: MysqlServer, database: str = "") -> None:
         """Connect. Raise Permanent with the client's last words."""
         self._server = server
+        self._asking = False
         self._tool = Tool(
             server.engine,
             server.container(),
@@ -116,6 +121,7 @@ class MysqlSession:
 
     def rows(self, sql: str) -> list[list[str]]:
         """Rows of statements; NULL is the word "NULL". Raise Permanent."""
+        self._asking = True
         end = f"end-{uuid.uuid4().hex}"
         self._tool.write(f"{sql.rstrip().removesuffix(';')};\nSELECT '{end}';\n".encode())
         lines: list[str] = []
@@ -126,12 +132,16 @@ class MysqlSession:
                 raise Permanent(f"data source {self._server.source}: {words}")
             text = line.decode(errors="surrogateescape").removesuffix("\n")
             if text == end:
+                self._asking = False
                 return [split_row(line) for line in lines]
             lines.append(text)
 
     def close(self) -> None:
         """Disconnect; no error."""
-        self._tool.close()
+        if self._asking:
+            self._tool.close()
+        else:
+            self._tool.end()
 
     def __enter__(self) -> MysqlSession:
         return self

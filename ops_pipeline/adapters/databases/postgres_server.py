@@ -94,6 +94,7 @@ class PostgresSession:
     def __init__(self, server: PostgresServer, database: str) -> None:
         """Connect. Raise Permanent with psql's last words."""
         self._server = server
+        self._asking = False
         self._tool = Tool(
             server.engine,
             server.container(),
@@ -121,7 +122,10 @@ class PostgresSession:
 
     def close(self) -> None:
         """Disconnect; no error."""
-        self._tool.close()
+        if self._asking:
+            self._tool.close()
+        else:
+            self._tool.end()
 
     def __enter__(self) -> PostgresSession:
         return self
@@ -130,6 +134,7 @@ class PostgresSession:
         self.close()
 
     def _lines(self, sql: str) -> list[str]:
+        self._asking = True
         end = f"end-{uuid.uuid4().hex}"
         # A query prints and is flushed when it is done; `\echo` would stay in a buffer.
         self._tool.write(f"{sql}\nSELECT '{end}';\n".encode())
@@ -141,6 +146,7 @@ class PostgresSession:
                 raise Permanent(f"data source {self._server.source}: {words}")
             text = line.decode(errors="replace").removesuffix("\n")
             if text == end:
+                self._asking = False
                 return lines
             lines.append(text)
 

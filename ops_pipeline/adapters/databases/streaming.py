@@ -189,6 +189,16 @@ class Tool:
                 what="kill",
             )
 
+    def end(self, seconds: float = 10.0) -> None:
+        """Give no more input and let the tool end by itself; kill it if it does not in time. No error."""
+        if self._code is None and not self._closed:
+            self.hang_seconds = seconds
+            self.end_input()
+            with contextlib.suppress(OpsError):
+                while self.read(BUFFER_BYTES):
+                    pass
+        self.close()
+
     def close(self) -> None:
         """End the tool if it still runs, and see that it ended; no error."""
         if self._closed:
