@@ -102,9 +102,12 @@ def users(server: MongoServer, database: str) -> list[dict[str, Any]]:
 
 def _users(session: MongoSession, database: str) -> list[dict[str, Any]]:
     try:
-        found = session.ask(database, {"usersInfo": 1, "showCredentials": True}).get("users", [])
+        found = list(session.rows("admin", {"find": "system.users", "filter": {"db": database}}))
     except Permanent:
-        return []
+        try:
+            found = session.ask(database, {"usersInfo": 1, "showCredentials": True}).get("users", [])
+        except Permanent:
+            return []
     # What a server adds when it is asked, and does not store.
     kept = ("_id", "userId", "user", "db", "credentials", "customData", "roles", "authenticationRestrictions")
     return [{name: user[name] for name in kept if name in user} for user in found if "credentials" in user]

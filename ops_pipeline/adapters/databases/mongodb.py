@@ -101,7 +101,7 @@ class MongodbSource:
         """E.g. "MongoDB 7.0.14". FerretDB calls itself by the version of MongoDB that it speaks like."""
         found = self._server.ask("admin", {"buildInfo": 1})
         ferret = found.get("ferretdbVersion") or found.get("ferretdb", {}).get("version")
-        return f"FerretDB {ferret}" if ferret else f"MongoDB {found['version']}"
+        return f"FerretDB {str(ferret).removeprefix('v')}" if ferret else f"MongoDB {found['version']}"
 
     def image(self) -> str:
         """Image of the container: its name while that still means the same image, else its id."""

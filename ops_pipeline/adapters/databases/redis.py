@@ -75,7 +75,11 @@ class RedisSource:
 
     def check(self) -> Sequence[str]:
         """Warnings about what a dump will not hold. Raise Unavailable, NotFound, Permanent."""
-        live, warnings = self._live, []
+        with self._live.session(60.0) as live:
+            return self._warnings(live)
+
+    def _warnings(self, live: RedisServer) -> list[str]:
+        warnings: list[str] = []
         if live.info("persistence").get("loading") == "1":
             raise Unavailable(f"data source {self._name}: the server is still loading its data")
         if live.setting("rdbchecksum") == "no":
@@ -132,7 +136,8 @@ class RedisSource:
 
     def beside(self, token: str) -> Beside:
         """A server beside the live one that waits for data; what an earlier attempt of the token left is dropped."""
-        self._swappable()
+        with self._live.session(self._seconds) as live:
+            self._swappable(live)
         if token in self.holds():
             raise Permanent(
                 f"data source {self._name}: token {token} is in use, its hold exists",
@@ -164,23 +169,25 @@ class RedisSource:
 
     def swap(self, token: str) -> None:
         """Live becomes the hold, beside becomes live. Raise NotFound (no beside), Permanent (refused, broken off)."""
-        self._swappable()
-        finish_following(self._live)
-        if token not in self._live.marks():
-            copy = self._places.server("r", token)
-            self._places.drop("w", token)
-            capture(self._live, self._places, "h", token, self._seconds)
-            with self._unpaused():
-                follow(self._live, copy, token, self._seconds)
-            end_sessions(self._live)
-        elif token not in self._places.tokens("r"):
-            return
-        if token in self._places.tokens("r"):
-            add_missing_users(self._live, self._places.server("r", token).users())
-        self._live.persist(self._seconds)
-        self._places.stop("h", token)
-        self._places.note("w", token)
-        self._places.drop("r", token)
+        with self._live.session(self._seconds) as live:
+            self._swappable(live)
+            finish_following(live)
+            restored = token in self._places.tokens("r")
+            if token not in live.marks():
+                copy = self._places.server("r", token)
+                self._places.drop("w", token)
+                capture(live, self._places, "h", token, self._seconds)
+                with _unpaused(live):
+                    follow(live, copy, token, self._seconds)
+                end_sessions(live)
+            elif not restored:
+                return
+            if restored:
+                add_missing_users(live, self._places.server("r", token).users())
+            live.persist(self._seconds)
+            self._places.stop("h", token)
+            self._places.note("w", token)
+            self._places.drop("r", token)
 
     def swapped(self, token: str) -> bool:
         """Whether beside `token` is what is live now."""
@@ -188,27 +195,28 @@ class RedisSource:
 
     def unswap(self, token: str) -> None:
         """The hold becomes live again, what was live becomes beside. Raise NotFound when there is no hold any more."""
-        self._swappable()
-        finish_following(self._live)
-        marks, undone = self._live.marks(), f"undone_{token}"
-        if token in marks:
-            if token not in self._places.tokens("h"):
-                raise NotFound(f"data source {self._name}: there is no hold {token}")
-            hold = self._places.server("h", token)
-            # What the hold's data were marked with, so that an older swap can be undone after this one.
-            earlier = sorted(mark for mark in hold.marks() if not mark.startswith("undone_"))
-            capture(self._live, self._places, "r", token, self._seconds)
-            with self._unpaused():
-                follow(self._live, hold, "_then_".join([undone, *earlier]), self._seconds)
-            end_sessions(self._live)
-            marks = self._live.marks()
-        for mark in marks:
-            if mark == undone or mark.startswith(f"{undone}_then_"):
-                self._live.persist(self._seconds)
-                self._places.drop("w", token)
-                self._places.drop("h", token)
-                self._places.stop("r", token)
-                self._live.mark(mark.removeprefix(undone).removeprefix("_then_"))
+        with self._live.session(self._seconds) as live:
+            self._swappable(live)
+            finish_following(live)
+            marks, undone = live.marks(), f"undone_{token}"
+            if token in marks:
+                if token not in self._places.tokens("h"):
+                    raise NotFound(f"data source {self._name}: there is no hold {token}")
+                hold = self._places.server("h", token)
+                # What the hold's data were marked with, so that an older swap can be undone after this one.
+                earlier = sorted(mark for mark in hold.marks() if not mark.startswith("undone_"))
+                capture(live, self._places, "r", token, self._seconds)
+                with _unpaused(live):
+                    follow(live, hold, "_then_".join([undone, *earlier]), self._seconds)
+                end_sessions(live)
+                marks = live.marks()
+            for mark in marks:
+                if mark == undone or mark.startswith(f"{undone}_then_"):
+                    live.persist(self._seconds)
+                    self._places.drop("w", token)
+                    self._places.drop("h", token)
+                    self._places.stop("r", token)
+                    live.mark(mark.removeprefix(undone).removeprefix("_then_"))
 
     def drop_beside(self, token: str) -> None:
         """Remove what `beside` made."""
@@ -230,15 +238,14 @@ class RedisSource:
         ).text.strip()
         return RdbDump(self._live, self.version(), text, self._seconds)
 
-    def _swappable(self) -> None:
+    def _swappable(self, live: RedisServer) -> None:
         problem = ""
-        replication = self._live.info("replication")
-        server = self._live.info("server")
+        replication, server = live.info("replication"), live.info("server")
         if self._remote:
             problem = f"it runs elsewhere ({self._remote})"
         elif int(server["redis_version"].split(".")[0]) < OLDEST_SWAP:
             problem = f"it is older than Redis {OLDEST_SWAP}"
-        elif self._live.info("cluster").get("cluster_enabled") == "1":
+        elif live.info("cluster").get("cluster_enabled") == "1":
             problem = "it is a node of a cluster"
         elif replication.get("role") == "slave" and not follows_copy(replication):
             problem = f"it is a replica of {replication.get('master_host')}"
@@ -248,10 +255,11 @@ class RedisSource:
                 hint="Restore into a new server, and point the application there.",
             )
 
-    @contextlib.contextmanager
-    def _unpaused(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OpsError):
-                self._live.ask("CLIENT", "UNPAUSE")
+
+@contextlib.contextmanager
+def _unpaused(live: RedisServer) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OpsError):
+            live.ask("CLIENT", "UNPAUSE")

@@ -39,7 +39,9 @@ class GlobalsDump:
         return data
 
     def arrived(self) -> Arrived:
-        """What is known."""
+        """What is known. Raise Permanent before the end was read."""
+        if self._rest != b"":
+            raise Permanent(f"data source {self._server.source}: {self.name} was not read to its end")
         return Arrived(
             engine=self._engine,
             client="redis-cli",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ops_pipeline.adapters.databases.container import Engine
-from ops_pipeline.adapters.databases.streaming import failure_words, run
+from ops_pipeline.adapters.databases.streaming import Tool, failure_words, run
 from ops_pipeline.errors import Permanent, Unavailable
 
 ASK_SECONDS = 60.0
@@ -31,6 +32,7 @@ class RedisServer:
     password: Callable[[], str] | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 6379
+    link: Tool | None = field(default=None, repr=False)  # of a session
 
     def arguments(self) -> list[str]:
         """redis-cli and where to; without any secret."""
@@ -47,6 +49,20 @@ class RedisServer:
         """Variables of redis-cli; they hold the password."""
         return {"REDISCLI_AUTH": self.password()} if self.password else {}
 
+    @contextlib.contextmanager
+    def session(self, seconds: float) -> Iterator[RedisServer]:
+        """The same server over one connection that stays open. `seconds`: longest time of one command."""
+        with Tool(
+            self.engine,
+            self.container(),
+            [*self.arguments(), "--no-raw"],
+            environment=self.environment(),
+            fed=True,
+            hang_seconds=seconds,
+            what="redis-cli",
+        ) as link:
+            yield replace(self, link=link)
+
     def ask(self, *words: str) -> str:
         """Answer of one command: text, or the items of a list, one a line. Raise Permanent when it is an error."""
         return self.ask_all([words])[0]
@@ -55,6 +71,8 @@ class RedisServer:
         """Answers of commands that go over one connection. Raise Permanent at the first error."""
         mark = f"end-{uuid.uuid4().hex}"
         text = "".join(f"{_line(words)}\nECHO {mark}\n" for words in commands)
+        if self.link is not None:
+            return self._answers(self.link, commands, text, mark)
         result = run(
             self.engine,
             self.container(),
@@ -69,6 +87,20 @@ class RedisServer:
             words = failure_words("redis-cli", result.code, result.err or result.text[-500:].strip())
             raise Unavailable(f"data source {self.source}: {words}")
         return [self._value(words[0], answer) for words, answer in zip(commands, answers, strict=False)]
+
+    def _answers(self, link: Tool, commands: Sequence[Sequence[str]], text: str, mark: str) -> list[str]:
+        link.write(text.encode())
+        answers = []
+        for words in commands:
+            lines = []
+            while (line := link.readline().decode(errors="surrogateescape")) != f'"{mark}"\n':
+                if not line:
+                    raise Unavailable(
+                        f"data source {self.source}: {failure_words('redis-cli', link.code, link.error_tail)}"
+                    )
+                lines.append(line)
+            answers.append(self._value(words[0], "".join(lines)))
+        return answers
 
     def raw(self, line: str, database: int = 0) -> str:
         """Answer of a command line as redis-cli prints it for programs. Raise Permanent."""

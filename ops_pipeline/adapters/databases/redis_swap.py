@@ -32,8 +32,9 @@ def follow(live: RedisServer, copy: RedisServer, mark: str, seconds: float) -> N
 
     Raise Permanent when the transfer fails; `live` has its own data then and is a master.
     """
-    copy.ask("REPLICAOF", "NO", "ONE")
-    copy.mark(mark)
+    with copy.session(seconds) as open_copy:
+        open_copy.ask("REPLICAOF", "NO", "ONE")
+        open_copy.mark(mark)
     with _settings(live):
         try:
             live.ask_all([["REPLICAOF", copy.host, str(copy.port)], ["CLIENT", "UNPAUSE"]])
@@ -60,6 +61,12 @@ def capture(live: RedisServer, places: RedisPlaces, kind: str, token: str, secon
     engine = live.engine
     run(engine, container, ["sh", "-c", f": > {DATA}/go"], what="start of the copy", check=True)
     _until_answers(copy, seconds)
+    with copy.session(seconds) as open_copy:
+        _take_all(live, open_copy, seconds)
+    run(engine, container, ["sh", "-c", f"sync {DATA}/dump.rdb || sync"], what="sync", check=True)
+
+
+def _take_all(live: RedisServer, copy: RedisServer, seconds: float) -> None:
     if live.password:
         copy.ask_all([["CONFIG", "SET", "masterauth", live.password()], ["CONFIG", "SET", "masteruser", live.user]])
     copy.ask("REPLICAOF", live.host, str(live.port))
@@ -67,14 +74,12 @@ def capture(live: RedisServer, places: RedisPlaces, kind: str, token: str, secon
     live.ask("CLIENT", "PAUSE", str(PAUSE_MILLISECONDS), "WRITE")
     try:
         _until(lambda: _offset(copy, "slave_repl_offset") >= _offset(live, "master_repl_offset"), 30, "the last writes")
-        live.ask("CLIENT", "PAUSE", str(PAUSE_MILLISECONDS), "WRITE")
         copy.ask_all([["REPLICAOF", "NO", "ONE"], ["SAVE"]])
         live.ask("CLIENT", "PAUSE", str(PAUSE_MILLISECONDS), "WRITE")
     except BaseException:
         with contextlib.suppress(OpsError):
             live.ask("CLIENT", "UNPAUSE")
         raise
-    run(engine, container, ["sh", "-c", f"sync {DATA}/dump.rdb || sync"], what="sync", check=True)
 
 
 def end_sessions(live: RedisServer) -> None:
