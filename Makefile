@@ -9,7 +9,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .PHONY: demo
-demo: ## Set up everything, deploy the sample application, promote a good canary, take back two bad releases
+demo: ## Set up everything, deploy the sample, promote a canary, take back two bad releases, lose all data, restore
 	@$(RUN) demo
 
 .PHONY: test

@@ -44,6 +44,9 @@ def play() -> None:
     title("A team's project: .ops/demo/project, a git repository with five versions of the storefront")
     project.create()
 
+    title("The keys of backups: one signs, one opens; the machine that takes them needs only the first")
+    ops("backup", "keys")
+
     title("PostgreSQL and Redis beside each environment")
     data_services.start()
 

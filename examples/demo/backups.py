@@ -43,7 +43,6 @@ class Shown:
 def lose_everything_and_have_it_back() -> None:
     """All acts about backups, on `prod`."""
     title("Listings and photos, written through the API of prod")
-    ops("backup", "keys")
     write()
     before = shown()
     console.print(f"people see {before.words}")
