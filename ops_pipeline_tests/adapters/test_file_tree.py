@@ -24,15 +24,15 @@ from ops_pipeline.ports import Changed, FileEntry
 from ops_pipeline_tests.fakes.object_store import Killed
 from ops_pipeline_tests.testbed.trees import Named, make_live, plain, writing
 
-ME = {"uid": os.geteuid(), "gid": os.getegid()}
+UID, GID = os.geteuid(), os.getegid()
 
 
 def folder(path: bytes, mode: int = 0o755) -> Named:
-    return FileEntry(path, "directory", mode, **ME, mtime_ns=10**18), b""
+    return FileEntry(path, "directory", mode, UID, GID, mtime_ns=10**18), b""
 
 
 def file(path: bytes, data: bytes = b"x") -> Named:
-    return FileEntry(path, "file", 0o644, **ME, size=len(data), mtime_ns=10**18), data
+    return FileEntry(path, "file", 0o644, UID, GID, size=len(data), mtime_ns=10**18), data
 
 
 OLD = [folder(b""), file(b"both", b"old"), folder(b"dir"), file(b"dir/x", b"old"), file(b"gone", b"old")]

@@ -246,6 +246,8 @@ class _Taking:
             self._counted.append(entry.stored_bytes)
             self._pending.append((ListedFile(entry, known.sha256, known.pieces), None, 0))
             return
+        if known is not None:
+            self._media.know(known.pieces)
         large = entry.stored_bytes > SMALL_BYTES
         if large or len(self._open.entries) >= BATCH_FILES or self._open.size + entry.stored_bytes > SMALL_BYTES:
             self._begin()
@@ -262,11 +264,14 @@ class _Taking:
         while self._next is not None and self._next.path < entry.path:
             self._next = next(self._remembered, None)
         found = self._next
-        if found is None or found.path != entry.path or not found.fits(entry):
+        if found is None or found.path != entry.path:
             return None
-        if found.of_base and self._base_holds:
-            return found
-        return found if all(self._media.usable(piece) for piece in found.pieces) else None
+        if not (found.of_base and self._base_holds) and not all(self._media.usable(piece) for piece in found.pieces):
+            return None
+        if not found.fits(entry):
+            self._media.know(found.pieces)  # often only its time is new
+            return None
+        return found
 
     def _in_turn(self, entry: FileEntry) -> bool:
         return (zlib.crc32(entry.path) + self.cache.head.runs) % REREAD_ONE_IN == 0

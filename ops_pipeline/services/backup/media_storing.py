@@ -10,13 +10,13 @@ import hashlib
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from ops_pipeline.core.backup.file_list import StoredPiece
 from ops_pipeline.core.backup.media import MediaReference, media_key
 from ops_pipeline.core.backup.records import FRAME_BYTES, SetKey
-from ops_pipeline.errors import Conflict, StoreDamaged
+from ops_pipeline.errors import Conflict, NotFound, StoreDamaged
 from ops_pipeline.ports import Clock, Vault
 from ops_pipeline.services.backup.streams import seal_object, write_stream
 from ops_pipeline.services.retrying import retried
@@ -56,6 +56,7 @@ class MediaWriter:
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, Future[MediaReference]] = OrderedDict()
         self._waiting: dict[str, MediaReference] = {}
+        self._doubtful = False
         self.corrections: dict[str, MediaReference] = {}
         self.new_objects = 0
         self.new_bytes = 0
@@ -64,6 +65,14 @@ class MediaWriter:
         """Whether an object of which only the cache knows may be counted on."""
         address = piece.reference.address
         return self._listed is not None and short(address) in self._listed and address not in self._condemned
+
+    def know(self, pieces: Iterable[StoredPiece]) -> None:
+        """These objects can be counted on: whoever has their content again needs to ask nobody."""
+        for piece in pieces:
+            done: Future[MediaReference] = Future()
+            done.set_result(piece.reference)
+            with self._lock:
+                self._recent.setdefault(piece.reference.address, done)
 
     def store(self, plain: bytes, plain_sha256: str) -> StoredPiece:
         """Store a content that is in memory. Raise Permanent, Unavailable."""
@@ -117,9 +126,8 @@ class MediaWriter:
             waiting, self._waiting = self._waiting, {}
         if not waiting:
             return
-        try:
-            retried(self._clock, "make the media durable", self._vault.media.flush)
-        except Conflict:
+        self._doubtful = False
+        if not self._flushed() or self._doubtful:
             for address, reference in waiting.items():
                 found = self._learn(address)
                 if found != reference:
@@ -128,6 +136,14 @@ class MediaWriter:
                     done.set_result(found)
                     with self._lock:
                         self._recent[address] = done
+
+    def _flushed(self) -> bool:
+        """Flush; False when another writer was quicker with some of it."""
+        try:
+            retried(self._clock, "make the media durable", self._vault.media.flush)
+        except Conflict:
+            return False
+        return True
 
     def _address(self, plain_sha256: str) -> str:
         address = self._vault.sealing.address(plain_sha256)
@@ -163,7 +179,13 @@ class MediaWriter:
         try:
             retried(self._clock, f"store {key}", lambda: self._vault.media.put(key, stored))
         except Conflict:
-            return self._learn(address)
+            try:
+                return self._learn(address)
+            except NotFound:
+                # Put a moment ago by another set that is taken through the same store, and not flushed yet.
+                if not self._flushed():
+                    self._doubtful = True
+                return self._learn(address)
         with self._lock:
             self._waiting[address] = reference
             self._count(reference)
