@@ -21,7 +21,7 @@ def ping(url: str) -> None:
     except (requests.exceptions.Timeout, requests.exceptions.ConnectionError) as error:
         reason = words_of(error)
         raise Transient("the service for signs of life gave " + _without(url, reason)) from None
-    except requests.exceptions.RequestException:
+    except (requests.exceptions.RequestException, ValueError):
         raise Permanent("the address for signs of life is none that can be asked") from None
     if status in (408, 429) or status >= 500:
         raise Transient(f"the service for signs of life answered with status {status}")
