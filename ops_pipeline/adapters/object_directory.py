@@ -228,16 +228,17 @@ class ObjectDirectory(ObjectStore):
         return NotFound(f"there is no stored object {key} in {self._root}")
 
     def _new_temporary(self) -> str:
+        """Name of a file nobody has, in a folder that is there. Raise OSError, Permanent."""
         with self._lock:
             self._number += 1
-            number = self._number
-            now = time.monotonic()
+            number, now = self._number, time.monotonic()
             due = self._swept_at is None or now - self._swept_at > _SWEEP_EVERY_SECONDS
             if due:
+                # Under the lock: a thread that comes second must not find the folder missing.
+                for folder in self._make_folder(self._temporary):
+                    sync_folder(folder)
                 self._swept_at = now
         if due:
-            for folder in self._make_folder(self._temporary):
-                sync_folder(folder)
             self.sweep()
         return f"{self._temporary}/{self._session}-{number}"
 

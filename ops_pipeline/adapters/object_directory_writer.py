@@ -89,7 +89,8 @@ class DirectoryWriter(ObjectWriter):
             if self._unsynced is None:
                 self._unsynced = self._rename(self._temporary, self._target)
             for folder in self._unsynced:
-                sync_folder(folder)
+                with suppress(FileNotFoundError):  # somebody deleted the object again, and its folder with it
+                    sync_folder(folder)
             status = os.fstat(self._descriptor)
         except FileExistsError:
             status = self._same_already()
