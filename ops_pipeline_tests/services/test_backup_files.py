@@ -169,8 +169,12 @@ def test_a_cache_that_cannot_be_read_costs_reading_only(damage: str) -> None:
 def test_files_that_do_not_hold_still_are_kept_and_named() -> None:
     bed, tree = Bed(), tree_of(calm=b"calm", log=b"line", once=b"once", gone=b"gone")
     tree.moving = {b"log": 99, b"once": 1}
-    before = tree.before
-    tree.before = lambda call: (tree.remove("gone"), setattr(tree, "before", before))[0] if call == "read" else None
+
+    def before(call: str) -> None:
+        if call == "read":
+            tree.remove("gone")
+
+    tree.before = before
     part = bed.take(tree)
     named = summary(part).changed_while_read
     assert [words.partition(":")[0] for words in named] == ["gone", "log"]

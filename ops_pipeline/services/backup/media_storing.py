@@ -72,7 +72,7 @@ class MediaWriter:
             done: Future[MediaReference] = Future()
             done.set_result(piece.reference)
             with self._lock:
-                self._recent.setdefault(piece.reference.address, done)
+                self._recent.setdefault(_content(piece.reference.address), done)
 
     def store(self, plain: bytes, plain_sha256: str) -> StoredPiece:
         """Store a content that is in memory. Raise Permanent, Unavailable."""
@@ -84,7 +84,7 @@ class MediaWriter:
         """The object of a content when it is stored already."""
         address = self._address(plain_sha256)
         with self._lock:
-            known = self._recent.get(address)
+            known = self._recent.get(_content(address))
         if known is not None:
             return StoredPiece(known.result(), plain_sha256, plain_size)
         key = media_key(address)
@@ -135,7 +135,7 @@ class MediaWriter:
                     done: Future[MediaReference] = Future()
                     done.set_result(found)
                     with self._lock:
-                        self._recent[address] = done
+                        self._recent[_content(address)] = done
 
     def _flushed(self) -> bool:
         """Flush; False when another writer was quicker with some of it."""
@@ -151,11 +151,12 @@ class MediaWriter:
 
     def _once(self, address: str, make: Callable[[], MediaReference]) -> MediaReference:
         """The reference of an address, made by whoever asks first."""
+        content = _content(address)
         with self._lock:
-            known = self._recent.get(address)
+            known = self._recent.get(content)
             if known is None:
                 mine: Future[MediaReference] = Future()
-                self._recent[address] = mine
+                self._recent[content] = mine
                 while len(self._recent) > RECENT and next(iter(self._recent.values())).done():
                     self._recent.popitem(last=False)
         if known is not None:
@@ -164,7 +165,7 @@ class MediaWriter:
             reference = make()
         except BaseException as error:
             with self._lock:
-                self._recent.pop(address, None)
+                self._recent.pop(content, None)
             mine.set_exception(error)
             raise
         mine.set_result(reference)
@@ -211,6 +212,11 @@ class MediaWriter:
         if not size:
             raise StoreDamaged(f"stored object {key} is damaged: it is empty")
         return MediaReference(address, size, digest.hexdigest())
+
+
+def _content(address: str) -> str:
+    """Keyed name of a content, whatever name its object has."""
+    return address[:64]
 
 
 def short(address: str) -> int:
