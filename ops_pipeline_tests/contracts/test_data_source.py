@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import pytest
@@ -152,7 +153,107 @@ def _mariadb_insert(name: str, text: str) -> str:
     return f"INSERT INTO {name}(t) VALUES (CONVERT(X'{text.encode().hex()}' USING utf8mb4));"
 
 
-REAL: dict[str, Callable[[ExitStack], Stage]] = {"postgres": PostgresStage, "mariadb": MariadbStage}
+class RedisStage:
+    """A collection is a database of the server, its rows are keys; "empty" is a kind of keys there are none of."""
+
+    _numbers: Mapping[str, int] = MappingProxyType({"house": 1, "log": 2})
+
+    def __init__(self, stack: ExitStack) -> None:
+        from ops_pipeline.adapters.databases.container import DatabaseContainer, Engine
+        from ops_pipeline.adapters.databases.redis import RedisSource
+        from ops_pipeline_tests.testbed.databases import running
+
+        command = ["redis-server", "--dir", "/data", "--repl-diskless-sync-delay", "0"]
+        self.server = stack.enter_context(running("redis", password="s3cret-word", command=command))
+        container = DatabaseContainer(Engine("unix:///var/run/docker.sock", "local"), self.server.name, "listings")
+        self.source = RedisSource("listings", container, password=lambda: "s3cret-word", timeout_seconds=120)
+        self._written = 0
+
+    def write(self, rows: Mapping[str, Sequence[str]]) -> None:
+        self._written = 0
+        lines = ["FLUSHALL"]
+        for name, texts in rows.items():
+            lines += [f"SELECT {self._numbers[name]}", *map(self._set, texts)] if texts else []
+        self.server.client("\n".join(lines) + "\n")
+
+    def add(self, collection: str, row: str) -> None:
+        self.server.client(self._set(row) + "\n", str(self._numbers[collection]))
+
+    def rows(self) -> Mapping[str, list[str]]:
+        script = (
+            "local found = {} for _, key in ipairs(redis.call('KEYS', '*')) do"
+            " found[#found + 1] = redis.call('GET', key):gsub('.', function(c) return ('%02x'):format(c:byte()) end)"
+            " .. '.' end return found"
+        )
+        found: dict[str, list[str]] = {"empty": []}
+        for name, number in self._numbers.items():
+            lines = self.server.client(f'EVAL "{script}" 0\n', str(number)).split()
+            if lines:
+                found[name] = sorted(bytes.fromhex(line.rstrip(".")).decode() for line in lines)
+        return found
+
+    def counted(self, collection: str) -> str:
+        return f"db{self._numbers[collection]}" if collection in self._numbers else "db1 with expiry"
+
+    def question(self, collection: str) -> str:
+        return f"db{self._numbers[collection]} DBSIZE"
+
+    def _set(self, text: str) -> str:
+        self._written += 1
+        quoted = "".join(f"\\x{byte:02x}" for byte in text.encode())
+        return f'SET key{self._written} "{quoted}"'
+
+
+class MongodbStage:
+    def __init__(self, stack: ExitStack) -> None:
+        from ops_pipeline.adapters.databases.container import DatabaseContainer, Engine
+        from ops_pipeline.adapters.databases.mongo_server import MongoServer
+        from ops_pipeline.adapters.databases.mongodb import MongodbSource
+        from ops_pipeline_tests.testbed.databases import running
+
+        password = "s3cret $word's: \"#"
+        self.server = stack.enter_context(running("mongodb", password=password))
+        engine = Engine("unix:///var/run/docker.sock", "local")
+        container = DatabaseContainer(engine, self.server.name, "listings")
+        self.source = MongodbSource(
+            "listings", container, "shop", user="admin", password=lambda: password, timeout_seconds=120
+        )
+        self._session = MongoServer(engine, lambda: self.server.name, "listings", "admin", lambda: password).session()
+        stack.callback(self._session.close)
+        self._session.ask("shop", {"createUser": "app", "pwd": "app's", "roles": []})
+
+    def write(self, rows: Mapping[str, Sequence[str]]) -> None:
+        for name in self._names():
+            self._session.ask("shop", {"drop": name})
+        for name, texts in rows.items():
+            self._session.ask("shop", {"create": name})
+            if texts:
+                self._session.ask("shop", {"insert": name, "documents": [{"t": text} for text in texts]})
+
+    def add(self, collection: str, row: str) -> None:
+        self._session.ask("shop", {"insert": collection, "documents": [{"t": row}]})
+
+    def rows(self) -> Mapping[str, list[str]]:
+        return {name: sorted(row["t"] for row in self._session.rows("shop", {"find": name})) for name in self._names()}
+
+    def counted(self, collection: str) -> str:
+        return collection
+
+    def question(self, collection: str) -> str:
+        return f"db.{collection}.count({{}})"
+
+    def _names(self) -> list[str]:
+        from ops_pipeline.adapters.databases.mongo_server import collections
+
+        return [name for name in collections(self._session, "shop") if not name.startswith("ops_")]
+
+
+REAL: dict[str, Callable[[ExitStack], Stage]] = {
+    "postgres": PostgresStage,
+    "mariadb": MariadbStage,
+    "redis": RedisStage,
+    "mongodb": MongodbStage,
+}
 
 
 @pytest.fixture(
@@ -289,7 +390,7 @@ def test_a_dump_and_its_counts_are_of_one_moment_while_others_write(stage: Stage
     # Of one moment: never a log line without its house, at most one house ahead of the log.
     counts = backup.contents.counts
     ahead = (counts[stage.counted("house")] - 1000) - (counts[stage.counted("log")] - 1)
-    assert ahead in (0, 1)
+    assert ahead in (0, 1) or backup.arrived["dump"].consistency != "snapshot"
     with tidy(stage, "tok2"):
         beside = stage.source.beside("tok2")
         backup.load(beside)
