@@ -89,7 +89,7 @@ def write() -> None:
         }
         if number < PHOTOS:
             photo = PNG + os.urandom(200_000)
-            listing["photo"] = ask("POST", "/api/photos", photo, "image/png")["name"]
+            listing["photo"] = ask("POST", "/api/photos", photo, "image/png")["photo"]
         ask("POST", "/api/listings", json.dumps(listing).encode(), "application/json")
 
 
