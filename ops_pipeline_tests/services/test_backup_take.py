@@ -174,6 +174,25 @@ def test_every_call_may_fail_once_or_lose_its_answer(which: str, when: str) -> N
     assert turn > 8
 
 
+def test_a_set_that_exists_is_no_failure_whatever_cannot_be_tidied_up(bed: Bed) -> None:
+    history(bed, 1)
+
+    def away_at_the_end(operation: str, key: str) -> None:
+        if operation == "write" and key.startswith("heads/prod/newest"):
+            raise Transient("connection refused")
+
+    bed.vault.state.before = away_at_the_end
+    lines: list[str] = []
+    bed.clock.advance(3600)
+    made = take(bed.platform(), progress=lines.append)
+    bed.vault.state.before = lambda operation, key: None
+    assert any("not all is tidied up" in line for line in lines)
+    assert listing(bed).sets[0].id == made.id and list(left_over(bed)) == [made.id]
+    bed.clock.advance(3600)
+    take(bed.platform())
+    assert len(assert_whole(bed).sets) == 3 and left_over(bed) == {}
+
+
 def test_a_part_that_vanishes_before_the_manifest_is_noticed(bed: Bed) -> None:
     def vanish(call: str) -> None:
         if call.startswith("listings.dumps dump"):

@@ -35,8 +35,16 @@ def refuse_gaps(vault: Vault, clock: Clock, manifest: Manifest) -> None:
         )
 
 
-def commit(vault: Vault, clock: Clock, flight: Flight, lease: HeldLease, manifest: Manifest, data: bytes) -> None:
-    """Make the set exist. `flight` says `committing` already.
+def commit(
+    vault: Vault,
+    clock: Clock,
+    flight: Flight,
+    lease: HeldLease,
+    manifest: Manifest,
+    data: bytes,
+    progress: Progress,
+) -> None:
+    """Make the set exist. `flight` says `committing` already; what cannot be tidied up afterwards, the next run does.
 
     Raise StaleGeneration or LeaseHeld when somebody else may be at work (nothing was written, or the set was looked at
     again and is in quarantine), Unavailable, Permanent.
@@ -54,7 +62,10 @@ def commit(vault: Vault, clock: Clock, flight: Flight, lease: HeldLease, manifes
         if problems:
             quarantine_set(vault, clock, manifest.environment, manifest.id, "; ".join(problems[:3]))
             raise
-    tidy(vault, clock, flight, data)
+    try:
+        tidy(vault, clock, flight, data)
+    except OpsError as error:
+        progress(f"set {manifest.id} is whole, but not all is tidied up: {error.message}")
 
 
 def put_manifest(vault: Vault, clock: Clock, key: SetKey, data: bytes) -> None:

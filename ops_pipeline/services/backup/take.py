@@ -171,7 +171,7 @@ class _Taking:
         except BaseException as error:
             self._give_up(flight, error)
             raise
-        commit(vault, clock, flight, self._lease, manifest, data)
+        commit(vault, clock, flight, self._lease, manifest, data, self._progress)
         return manifest, quarantine
 
     def _parts(
@@ -197,6 +197,7 @@ class _Taking:
                 (part.source, part.name): part.files.plain_size if part.files else part.stream.plain_size
                 for part in last
             },
+            questions=_questions(self._platform.catalogue, self._environment),
         )
         return tuple(part for source in in_order(sources) for part in dumper.take(source))
 
@@ -299,3 +300,9 @@ def _told(platform: Platform, vault: Vault, manifest: Manifest, quarantine: str,
     if not manifest.partial:
         settle(platform, alerts.quarantined(environment, ""), progress)
         beat(platform, vault, environment, manifest, progress)
+
+
+def _questions(catalogue: Catalogue, environment: str) -> Mapping[str, Mapping[str, str]]:
+    """The application's queries by data source and name."""
+    settings = catalogue.environments[environment].backup
+    return {name: getattr(one, "questions", {}) for name, one in settings.sources.items()} if settings else {}
