@@ -26,15 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from ops_pipeline.adapters.bulk_writing import BulkFile, stamp
 from ops_pipeline.adapters.directory_store import RESERVED
 from ops_pipeline.adapters.local_disk import explained, rename_new, sync_everything, sync_folder
 from ops_pipeline.adapters.object_directory_reading import read_range, walk
 from ops_pipeline.adapters.object_directory_writer import (
     DirectoryWriter,
-    begin_writing_out,
     object_info,
-    stamp,
-    write_all,
 )
 from ops_pipeline.adapters.store_keys import check_key, check_prefix, conflict_words
 from ops_pipeline.errors import Conflict, NotFound, Permanent, Transient
@@ -326,11 +324,12 @@ class ObjectDirectory(ObjectStore):
 
 def _write(temporary: str, key: str, data: bytes) -> ObjectInfo:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    bulk = BulkFile(temporary, descriptor)
     try:
-        write_all(descriptor, data, 0)
-        begin_writing_out(descriptor, 0, len(data))
+        bulk.write(data, 0)
         return object_info(key, stamp(descriptor))
     finally:
+        bulk.close()
         os.close(descriptor)
 
 

@@ -2,19 +2,19 @@
 
 Blocks differ in size, so where one begins is known once all before it have come. Streams bring blocks nearly in order:
 a block that comes early waits in memory (at most as many as the stream has workers), and as soon as its place is
-known it is written there with pwrite(2), several threads at once.
+known it is written there, several threads at once.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ops_pipeline.adapters.bulk_writing import BulkFile, stamp, write_all
 from ops_pipeline.adapters.local_disk import explained, sync_folder
 from ops_pipeline.adapters.store_keys import conflict_words
 from ops_pipeline.errors import Conflict, Permanent
@@ -43,6 +43,7 @@ class DirectoryWriter(ObjectWriter):
         self._end = 0
         self._done: ObjectInfo | None = None
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._bulk = BulkFile(temporary, self._descriptor)
 
     def block(self, index: int, data: bytes) -> None:
         """Store block `index`. See `ObjectWriter.block`."""
@@ -64,8 +65,7 @@ class DirectoryWriter(ObjectWriter):
                     self._next += 1
         try:
             for offset, block in ready:
-                write_all(self._descriptor, block, offset)
-                begin_writing_out(self._descriptor, offset, len(block))
+                self._bulk.write(block, offset)
         except OSError as error:
             raise explained("write", self._target, error) from error
 
@@ -115,6 +115,7 @@ class DirectoryWriter(ObjectWriter):
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
             self._early.clear()
+        self._bulk.close()
         if descriptor >= 0:
             with suppress(OSError):
                 os.close(descriptor)
@@ -173,32 +174,6 @@ def object_info(key: str, status: os.stat_result) -> ObjectInfo:
     """What a file's status says about the object of this key."""
     etag = f"{status.st_mtime_ns:x}-{status.st_ino:x}-{status.st_size:x}"
     return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), etag)
-
-
-def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write every byte at `offset`. Raise OSError."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def begin_writing_out(descriptor: int, offset: int, size: int) -> None:
-    """Have the kernel start writing now what a sync will wait for later.
-
-    POSIX_FADV_DONTNEED does (mm/fadvise.c of Linux), and keeps a backup from driving everything else out of the page
-    cache. Without it nothing would be written for up to 30 s, and the sync at the end would have it all to do.
-    """
-    if size and hasattr(os, "posix_fadvise"):
-        with suppress(OSError):  # a hint only: some file systems take none
-            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
-
-
-def stamp(descriptor: int) -> os.stat_result:
-    """Set the modification time in nanoseconds (the kernel's own steps are milliseconds); the status after it."""
-    now = time.time_ns()
-    os.utime(descriptor, ns=(now, now))
-    return os.fstat(descriptor)
 
 
 def _equal(one: int, other: int) -> bool:
