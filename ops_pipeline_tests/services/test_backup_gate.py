@@ -12,6 +12,8 @@ from ops_pipeline.core.release import Action, Phase, Release
 from ops_pipeline.errors import DeployFailed, OpsError, Permanent, PolicyRefused, Transient
 from ops_pipeline.services.backup.gate import backup_preview, ensure_fresh
 from ops_pipeline.services.backup.locks import lock
+from ops_pipeline.services.backup.restore import abandon_restore, plan_restore, restore, resume_restore
+from ops_pipeline.services.backup.restore_journal import SWITCHING, restores
 from ops_pipeline.services.backup.sets import read_state, write_state
 from ops_pipeline.services.deploy import deploy
 from ops_pipeline.services.gates import refusals
@@ -306,3 +308,72 @@ def test_a_deploy_killed_while_its_backup_is_taken_is_simply_begun_again() -> No
             raise AssertionError from error
         break
     assert die_at > 30
+
+
+def swap_killed(bed: Bed) -> str:
+    """Kill a restore when the first of its two sources was swapped; its token."""
+    restored, lifeline = plan_restore(bed.platform(), "prod"), Lifeline()
+
+    def watch(line: str) -> None:
+        lifeline.dead = line.endswith("the restored data are live")
+
+    with pytest.raises(Killed):
+        restore(bed.platform("doomed:1", lifeline=lifeline), restored, confirm=lambda words: True, progress=watch)
+    bed.clock.advance(121)
+    assert restores(bed.vault.vault(), bed.clock, "prod")[0].stage in SWITCHING
+    return restored.token
+
+
+@pytest.mark.parametrize("policy", [{}, {"require_backup_minutes": 600}], ids=["nothing demanded", "a young set"])
+@pytest.mark.parametrize("way_out", [resume_restore, abandon_restore])
+def test_nothing_new_enters_data_of_two_moments_but_what_was_there_returns(
+    policy: dict[str, Any], way_out: Any
+) -> None:
+    bed = guarded(**policy)
+    ship(bed)
+    bed.image("2.0.0")
+    ship(bed)
+    history(bed, 1)
+    database(bed).live.tables["listing"].append("built later")
+    token = swap_killed(bed)
+    bed.image("3.0.0")
+    deploy(bed.platform(), "dev", "api", progress=quiet)
+    before = releases(bed.store, "prod", "api")
+    for attempt in (ship, lambda bed: promote(bed.platform(), "prod", "api", progress=quiet)):
+        with pytest.raises(
+            PolicyRefused, match=f"a release to prod refused: live data .* two moments: restore {token}"
+        ) as found:
+            attempt(bed)
+        assert "ops restores prod" in found.value.hint
+    assert releases(bed.store, "prod", "api") == before
+    assert any("two moments" in reason for reason in plan(bed.platform(), "prod", "api").refusals)
+    assert roll_back(bed.platform(), "prod", "api", progress=quiet).phase is Phase.LIVE
+    more = {"confirm": lambda words: True} if way_out is resume_restore else {}
+    way_out(bed.platform(), "prod", progress=quiet, **more)
+    assert ship(bed).phase is Phase.LIVE
+
+
+def test_where_nothing_is_demanded_the_vault_costs_one_list_of_names_and_may_be_away() -> None:
+    bed = guarded()
+    asked: list[str] = []
+
+    def note(operation: str, key: str) -> None:
+        asked.append(f"{operation} {key}")
+
+    bed.vault.sets.before = bed.vault.state.before = bed.vault.media.before = note
+    assert ensure_fresh(bed.platform(), "prod", progress=quiet) is None
+    assert asked == ["list restores/prod/"]
+
+    def away(operation: str, key: str) -> None:
+        raise Permanent("connection refused")
+
+    bed.vault.state.before = away
+    said: list[str] = []
+    assert ensure_fresh(bed.platform(), "prod", progress=said.append) is None
+    assert "not known: connection refused" in said[0]
+    environment = bed.catalogue.environments["prod"].model_copy(update={"backup": None})
+    bed.catalogue = bed.catalogue.model_copy(
+        update={"environments": {**bed.catalogue.environments, "prod": environment}}
+    )
+    said.clear()
+    assert ensure_fresh(bed.platform(), "prod", progress=said.append) is None and said == []

@@ -1,7 +1,8 @@
 """What an environment's policy demands of its backups before a release may enter it.
 
 `require_backup_minutes`: a good set so young; where there is none one is taken. `require_drill_days`: a restore drill
-that passed within so many days. Only ever asked for what brings something new: a return is never refused.
+that passed within so many days. Only ever asked for what brings something new: a return is never refused. Whatever the
+policy demands, nothing new enters while a restore that was killed in its swap left data of two moments.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ops_pipeline.core.backup.records import Hold, SetState, Trigger
 from ops_pipeline.errors import LeaseHeld, OpsError, PolicyRefused
 from ops_pipeline.ports import Progress, Vault
 from ops_pipeline.services.alerting import tell
+from ops_pipeline.services.backup.restore_journal import refuse_while_switching
 from ops_pipeline.services.backup.set_states import write_state
 from ops_pipeline.services.backup.sets import BackupSet, Listing, find_set, list_sets
 from ops_pipeline.services.backup.structure import structure_problems
@@ -33,13 +35,17 @@ def ensure_fresh(
     """Return a good set as young as the policy demands, taking one when there is none; None when it demands nothing.
 
     A set that another backup finishes meanwhile counts too. Raise PolicyRefused naming what is in the way: no set can
-    be taken, or the one just taken looks wrong.
+    be taken, the one just taken looks wrong, or a restore was killed in its swap. An environment without data sources
+    costs nothing here; one whose policy demands nothing is read one list of names.
     """
     minutes = platform.catalogue.environments[environment].policy.require_backup_minutes
-    if minutes is None:
-        return None
     subject = f"a release to {environment}"
-    if platform.catalogue.environments[environment].backup is None:
+    backed_up = platform.catalogue.environments[environment].backup is not None
+    if minutes is None:
+        if backed_up:
+            _refuse_two_moments(platform, environment, subject, progress)
+        return None
+    if not backed_up:
         raise PolicyRefused(
             subject,
             [f"its policy demands a backup, but the catalogue names no data sources of {environment}"],
@@ -47,6 +53,7 @@ def ensure_fresh(
         )
     try:
         vault = platform.vault()
+        refuse_while_switching(vault, platform.clock, environment, subject)
         young = _young(platform, vault, environment, minutes)
         if young is not None:
             age = words_of((platform.clock.now() - young.manifest.started_at).total_seconds() / 3600)
@@ -83,13 +90,16 @@ def backup_preview(platform: Platform, environment: str) -> tuple[str, tuple[str
     policy, settings = platform.catalogue.environments[environment].policy, platform.catalogue.environments[environment]
     minutes = policy.require_backup_minutes
     if minutes is None:
-        return "", ()
+        return "", _two_moments(platform, environment) if settings.backup is not None else ()
     if settings.backup is None:
         return "", (f"the policy demands a backup, but the catalogue names no data sources of {environment}",)
     try:
         vault = platform.vault()
+        refuse_while_switching(vault, platform.clock, environment)
         listing = list_sets(platform, environment, vault=vault)
         young = _first_young(platform, vault, listing, minutes)
+    except PolicyRefused as error:
+        return "", tuple(error.reasons)
     except OpsError as error:
         return "", (f"the backups of {environment} cannot be read: {error.message}",)
     now, newest = platform.clock.now(), listing.newest_good
@@ -129,6 +139,24 @@ def hold_after_failure(platform: Platform, environment: str, set_id: str, releas
         text = f"backup set {set_id} of {environment}, taken before {release} failed, could not be held"
         alert = Alert("BackupNotHeld", environment, "", 0, "warning", text, f"{error.message}\nHold it by hand.")
         tell(platform, alert, lambda line: None)
+
+
+def _refuse_two_moments(platform: Platform, environment: str, subject: str, progress: Progress) -> None:
+    """Raise PolicyRefused after a swap that was killed. A store that is away is told and holds up no release here."""
+    try:
+        refuse_while_switching(platform.vault(), platform.clock, environment, subject)
+    except PolicyRefused:
+        raise
+    except OpsError as error:
+        progress(f"warning: whether a restore of {environment} was killed in its swap is not known: {error.message}")
+
+
+def _two_moments(platform: Platform, environment: str) -> tuple[str, ...]:
+    try:
+        _refuse_two_moments(platform, environment, "", lambda line: None)
+    except PolicyRefused as error:
+        return tuple(error.reasons)
+    return ()
 
 
 def _taken(

@@ -198,19 +198,20 @@ def unfinished(vault: Vault, clock: Clock, environment: str) -> RestoreRecord | 
     return next((one for one in restores(vault, clock, environment) if one.stage in UNFINISHED), None)
 
 
-def refuse_while_switching(vault: Vault, clock: Clock, environment: str) -> None:
-    """For backups: raise PolicyRefused while live data may be of two moments, because a swap was killed half-way.
+def refuse_while_switching(vault: Vault, clock: Clock, environment: str, doing: str = "") -> None:
+    """For backups and releases: raise PolicyRefused while live data may be of two moments.
 
-    A journal that cannot be read keeps nobody from taking a backup. Raise Unavailable. Call it with the environment's
-    data lock held.
+    That is from the confirmation of a swap until it is finished or undone, also when it was killed half-way. `doing`
+    is what is refused (default: the backup). A journal that cannot be read keeps nobody from taking a backup. Raise
+    Unavailable. For a backup call it with the environment's data lock held.
     """
     try:
-        found = unfinished(vault, clock, environment)
+        found = next((one for one in restores(vault, clock, environment) if one.stage in SWITCHING), None)
     except StoreDamaged:
         return
-    if found is not None and found.stage in SWITCHING:
+    if found is not None:
         raise PolicyRefused(
-            f"backing up {environment}",
+            doing or f"backing up {environment}",
             [f"live data may be of two moments: {found.words}"],
-            hint="Resume that restore, or abandon it, first.",
+            hint=f"Resume that restore, or abandon it, first: `ops restores {environment}` shows where it stands.",
         )
