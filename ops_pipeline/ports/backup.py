@@ -197,11 +197,20 @@ class DataSource(Protocol):
     def contents(self) -> Contents:
         """The live data's view, now."""
 
+    def ask(self, query: str) -> str:
+        """As `Beside.ask`, of the live data now; while `dumps` is open in its snapshot, where the engine shares one.
+
+        Changes nothing, whatever is asked, where the engine can promise that. Raise BadInput, Permanent, Unavailable.
+        """
+
     def beside(self, token: str) -> Beside:
         """An empty place on the live server; what an earlier attempt of the same token left is dropped."""
 
     def scratch(self, image: str, labels: Mapping[str, str]) -> AbstractContextManager[Beside]:
-        """A throw-away server of this image, bounded in memory, gone at the end, without any published port."""
+        """A throw-away server of this image, bounded in memory, gone at the end, without any published port.
+
+        Raise NotFound when the engine has no such image (nothing is fetched).
+        """
 
     def swap(self, token: str) -> None:
         """Live becomes the hold `token`, beside `token` becomes live: both, or neither. Live sessions are ended."""

@@ -206,6 +206,9 @@ class FakeDatabase(DataSource):
         self.scratches = 0
         self.before: Callable[[str], None] = lambda call: None
         self.scratch_images: list[str] = []
+        self.server_image = "fake/database:1.0"
+        self.images = {self.server_image}  # what the engine has
+        self._moments: list[Tables] = []  # of the dumps that are open
 
     @property
     def name(self) -> str:
@@ -225,13 +228,14 @@ class FakeDatabase(DataSource):
 
     def image(self) -> str:
         self._reach("image")
-        return "fake/database:1.0"
+        return self.server_image
 
     @contextmanager
     def dumps(self) -> Iterator[Sequence[Dump]]:
         self._reach("dumps")
         moment = self.live.copy()
         self.open_dumps += 1
+        self._moments.append(moment)
         globals_ = json.dumps({"users": moment.users}).encode() + b"\n" + END
         document = json.dumps({"tables": moment.tables, "filler": moment.filler}).encode()
         noise = b"".join(_noise(f"{self._name} {document.hex()[:64]}", moment.filler)).replace(b"\n", b" ")
@@ -246,10 +250,15 @@ class FakeDatabase(DataSource):
             for one in opened:
                 one.close()
             self.open_dumps -= 1
+            self._moments.remove(moment)
 
     def contents(self) -> Contents:
         self._reach("contents")
         return self.live.contents()
+
+    def ask(self, query: str) -> str:
+        self._reach("ask")
+        return answer(self._moments[-1] if self._moments else self.live, query)
 
     def beside(self, token: str) -> Beside:
         self._reach("beside")
@@ -259,6 +268,8 @@ class FakeDatabase(DataSource):
     @contextmanager
     def scratch(self, image: str, labels: Mapping[str, str]) -> Iterator[Beside]:
         self._reach("scratch")
+        if image not in self.images:
+            raise NotFound(f"{self._name}: No such image: {image}")
         self.scratch_images.append(image)
         self.scratches += 1
         try:

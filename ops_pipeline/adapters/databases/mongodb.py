@@ -9,7 +9,7 @@ from ops_pipeline.adapters.databases import mongo_tools
 from ops_pipeline.adapters.databases.container import DatabaseContainer
 from ops_pipeline.adapters.databases.mongo_archive import ArchiveWalker
 from ops_pipeline.adapters.databases.mongo_exchange import MongoExchange, current
-from ops_pipeline.adapters.databases.mongo_restore import MongoBeside, stored_users, users, with_users
+from ops_pipeline.adapters.databases.mongo_restore import MongoBeside, ask, stored_users, users, with_users
 from ops_pipeline.adapters.databases.mongo_server import MongoServer, collections
 from ops_pipeline.adapters.databases.mongo_tools import BESIDE, HOLD, STATE
 from ops_pipeline.adapters.databases.places import place
@@ -125,6 +125,10 @@ class MongodbSource:
         """The live data's view, now."""
         found = mongo_tools.contents(self._server, self._database, "", (), self._seconds)
         return with_users(found, self._server, self._database)
+
+    def ask(self, query: str) -> str:
+        """Answer of a query, now, as `MongoBeside.ask`: the engine has no snapshot that can be asked."""
+        return ask(self._server, self._database, query)
 
     def beside(self, token: str) -> Beside:
         """Collections beside the live ones; what an earlier attempt of the same token left is dropped."""

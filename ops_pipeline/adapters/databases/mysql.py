@@ -57,6 +57,7 @@ class MysqlSource:
         host, _, port = remote.rpartition(":") if remote else ("", "", "")
         self._name, self._kind, self._container, self._database = name, kind, container, database
         self._seconds, self._memory = timeout_seconds, memory_bytes
+        self._moment: MysqlSession | None = None  # of the dumps that are open
         self._server = MysqlServer(
             engine=container.engine,
             container=lambda: container.find().id,
@@ -121,14 +122,32 @@ class MysqlSource:
     @contextlib.contextmanager
     def dumps(self) -> Iterator[Sequence[Dump]]:
         """Users, tables, triggers with events: of one moment."""
-        with dumps(
-            self._server, self._name, self._database, self._seconds, self.version(), self._other_engines()
-        ) as parts:
-            yield parts
+        with dumps(self._server, self._name, self._database, self._seconds, self.version(), self._other_engines()) as (
+            parts,
+            self._moment,
+        ):
+            try:
+                yield parts
+            finally:
+                self._moment = None
 
     def contents(self) -> Contents:
         """The live data's view, now."""
         return contents_of(self._server, self._database)
+
+    def ask(self, query: str) -> str:
+        """Answer of a query, as bare text: of the dumps' moment while they are open, else now. Nothing is written.
+
+        Where the user may not take a global read lock the answer is always of now.
+        """
+        text = query.rstrip().removesuffix(";")
+        if self._moment is None:
+            return self._server.ask(f"START TRANSACTION READ ONLY;\n{text};\nCOMMIT;\n", self._database)
+        try:
+            return self._moment.text(text)
+        except Permanent:
+            self._moment = None  # the client ends at its first error
+            raise
 
     def beside(self, token: str) -> Beside:
         """An empty schema on the live server; what an earlier attempt of the same token left is dropped."""

@@ -37,8 +37,11 @@ MAX_LINE = 64 * 1024 * 1024
 @contextlib.contextmanager
 def dumps(
     server: MysqlServer, source: str, schema: str, hang_seconds: float, engine: str, other_engines: Sequence[str]
-) -> Iterator[Sequence[Dump]]:
-    """The streams; the dump of the tables runs already, so that all are of one moment. Raise Permanent."""
+) -> Iterator[tuple[Sequence[Dump], MysqlSession | None]]:
+    """The streams; the dump of the tables runs already, so that all are of one moment. Raise Permanent.
+
+    With them a session for questions, which sees the same moment and writes nothing; None where there is no lock.
+    """
     maria = "MariaDB" in engine
     tool = server.tool("mariadb-dump", "mysqldump")
     command = [tool, "--single-transaction", "--quick", "--routines", "--skip-triggers", "--hex-blob"]
@@ -55,10 +58,8 @@ def dumps(
         return Arrived(engine, client, tuple([*command, schema]), consistency, marker, 0, found, details or {})
 
     with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(MysqlSession(server))
+        lock = stack.enter_context(MysqlSession(server, schema))
         locked = _lock(lock)
-        if not locked:  # the client ends at its first error
-            lock = stack.enter_context(MysqlSession(server))
         session = stack.enter_context(MysqlSession(server, schema))
         session.rows("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         session.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT")
@@ -72,8 +73,10 @@ def dumps(
             first += piece
         dumping.hang_seconds = hang_seconds
         if locked:
+            # Unlocking ends no transaction: only locks taken by LOCK TABLES would.
+            lock.rows("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            lock.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             lock.rows("UNLOCK TABLES")
-        lock.close()
         accounts = _users_text(server)
         tail, counter = Tail(f"the dump of {schema}", END), RowCounter()
         tail.feed(first)
@@ -103,7 +106,7 @@ def dumps(
             parts.append(TextDump("globals", source, accounts, about("its own last line")))
         parts.append(dump)
         parts.append(TextDump("programs", source, as_text(programs, PROGRAMS_END), about("its own last line")))
-        yield parts
+        yield parts, lock if locked else None
 
 
 class RowCounter:

@@ -121,6 +121,13 @@ class MysqlSession:
 
     def rows(self, sql: str) -> list[list[str]]:
         """Rows of statements; NULL is the word "NULL". Raise Permanent."""
+        return [split_row(line) for line in self._lines(sql)]
+
+    def text(self, sql: str) -> str:
+        """What statements print, as `MysqlServer.ask` gives it. Raise Permanent."""
+        return "\n".join(self._lines(sql))
+
+    def _lines(self, sql: str) -> list[str]:
         self._asking = True
         end = f"end-{uuid.uuid4().hex}"
         self._tool.write(f"{sql.rstrip().removesuffix(';')};\nSELECT '{end}';\n".encode())
@@ -133,7 +140,7 @@ class MysqlSession:
             text = line.decode(errors="surrogateescape").removesuffix("\n")
             if text == end:
                 self._asking = False
-                return [split_row(line) for line in lines]
+                return lines
             lines.append(text)
 
     def close(self) -> None:

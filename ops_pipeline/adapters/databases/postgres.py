@@ -19,7 +19,7 @@ from ops_pipeline.adapters.databases.postgres_restore import (
     drop,
     marks,
 )
-from ops_pipeline.adapters.databases.postgres_server import PostgresServer, PostgresSession
+from ops_pipeline.adapters.databases.postgres_server import PostgresServer, PostgresSession, literal
 from ops_pipeline.adapters.databases.scratch import DATA, scratch_server
 from ops_pipeline.adapters.databases.streaming import run
 from ops_pipeline.adapters.databases.tool_dump import ToolDump
@@ -65,6 +65,7 @@ class PostgresSource:
         self._database = database
         self._seconds = timeout_seconds
         self._memory = memory_bytes
+        self._snapshot = ""  # of the dumps that are open
         self._server = PostgresServer(
             engine=container.engine,
             container=lambda: container.find().id,
@@ -140,6 +141,7 @@ class PostgresSource:
                 " pg_catalog.pg_get_userbyid(10)"
             )[0]
             parts: list[ToolDump] = []
+            self._snapshot = str(snapshot)
             try:
                 parts.append(globals_dump(self._server, self._name, str(first), superuser == "on", engine))
                 parts.append(
@@ -156,12 +158,20 @@ class PostgresSource:
                 )
                 yield parts
             finally:
+                self._snapshot = ""
                 for part in parts:
                     part.close()
 
     def contents(self) -> Contents:
         """The live data's view, now."""
         return contents_of(self._server, self._database)
+
+    def ask(self, query: str) -> str:
+        """Answer of a query, as bare text: of the snapshot while `dumps` is open, else now. Nothing can be written."""
+        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
+        if self._snapshot:
+            begin += f"SET TRANSACTION SNAPSHOT {literal(self._snapshot)};\n"
+        return self._server.ask(self._database, f"{begin}{query.rstrip().removesuffix(';')};\nCOMMIT;\n")
 
     def beside(self, token: str) -> Beside:
         """An empty database on the live server; what an earlier attempt of the same token left is dropped."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ops_pipeline.adapters.databases.container import DatabaseContainer
 from ops_pipeline.adapters.databases.redis_dump import GlobalsDump, RdbDump
 from ops_pipeline.adapters.databases.redis_places import RedisPlaces, serving
-from ops_pipeline.adapters.databases.redis_restore import RedisBeside
+from ops_pipeline.adapters.databases.redis_restore import RedisBeside, ask
 from ops_pipeline.adapters.databases.redis_server import RedisServer
 from ops_pipeline.adapters.databases.redis_swap import (
     add_missing_users,
@@ -133,6 +133,10 @@ class RedisSource:
         if found is None:
             raise Permanent(f"data source {self._name}: the data cannot be counted: {dump.walker.unknown}")
         return found
+
+    def ask(self, query: str) -> str:
+        """Answer of one Redis command, now, as `RedisBeside.ask`: the engine has no snapshot that can be asked."""
+        return ask(self._live, query)
 
     def beside(self, token: str) -> Beside:
         """A server beside the live one that waits for data; what an earlier attempt of the token left is dropped."""

@@ -68,11 +68,8 @@ class RedisBeside:
         return with_users(found, self._server)
 
     def ask(self, query: str) -> str:
-        """Answer of one Redis command, in database 0 or, as «db3 GET key», in another; what writes is refused."""
-        found = _IN_DATABASE.match(query.strip())
-        if found is None:
-            return self._server.raw(query.strip())
-        return self._server.raw(found[2], database=int(found[1]))
+        """Answer of one Redis command, in database 0 or, as «db3 GET key», in another."""
+        return ask(self._server, query)
 
     def _load_globals(self, chunks: Iterator[bytes]) -> None:
         data = b""
@@ -103,3 +100,11 @@ class RedisBeside:
             check=True,
         )
         wait_for(self._server, self._server.engine, self._container, self._seconds)
+
+
+def ask(server: RedisServer, query: str) -> str:
+    """Answer of one command line, in database 0 or, as «db3 GET key», in another. Raise Permanent."""
+    found = _IN_DATABASE.match(query.strip())
+    if found is None:
+        return server.raw(query.strip())
+    return server.raw(found[2], database=int(found[1]))

@@ -8,7 +8,7 @@ never swapped. What a killed drill left is cleared away by the next: servers by 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -17,9 +17,10 @@ from typing import TypeVar, cast
 from ops_pipeline.core.backup import alerts
 from ops_pipeline.core.backup.records import FILE_KINDS, DrillResult, Part, SetState
 from ops_pipeline.core.backup.restore_plan import parts_of, size, sources_of, span
-from ops_pipeline.errors import OpsError, PolicyRefused, StoreDamaged, Transient, Unavailable
+from ops_pipeline.errors import NotFound, OpsError, PolicyRefused, StoreDamaged, Transient, Unavailable
 from ops_pipeline.ports import Beside, DataSource, FileTree, Progress, Vault
 from ops_pipeline.services.alerting import settle, tell
+from ops_pipeline.services.backup.answers import IMAGE, QUESTION, differs
 from ops_pipeline.services.backup.comparing import Compared, compare_contents, expected_contents
 from ops_pipeline.services.backup.loading import load_database, load_tree
 from ops_pipeline.services.backup.locks import FOLDER
@@ -34,8 +35,6 @@ DRILLS_KEPT = 20
 LABEL = "ops.drill"
 LOCK = "drill"
 TERM_SECONDS = 120.0
-QUESTION = "question "
-"""A part's `arrived.details` may hold, under this and a question's name, its answer when the set was taken."""
 
 T = TypeVar("T")
 
@@ -151,13 +150,8 @@ class _Drilling:
         )
 
     def _database(self, source: DataSource, parts: Sequence[Part]) -> Compared:
-        recorded = next((part.arrived for part in parts), None)
-        image = next((part.arrived.details["image"] for part in parts if "image" in part.arrived.details), "")
-        if not image:
-            image = self._retried(f"find the image of {source.name}", source.image)
-        engine = recorded.engine if recorded else ""
-        self.progress(f"{source.name}: a scratch server of {image} for data of {engine}")
-        with source.scratch(image, {LABEL: self.found.manifest.environment}) as beside:
+        with ExitStack() as stack:
+            beside = self._scratch(source, parts, stack)
             load_database(
                 self.platform,
                 self.vault,
@@ -169,6 +163,21 @@ class _Drilling:
             )
             compared = compare_contents(source.name, expected_contents(parts), beside.contents())
             return compared.and_also(self._questions(source.name, beside, parts))
+
+    def _scratch(self, source: DataSource, parts: Sequence[Part], stack: ExitStack) -> Beside:
+        """A server of the image the dump came from, or of the live server's where this engine has that no more."""
+        engine = next((part.arrived.engine for part in parts), "")
+        labels = {LABEL: self.found.manifest.environment}
+        recorded = next((part.arrived.details[IMAGE] for part in parts if IMAGE in part.arrived.details), "")
+        if recorded:
+            self.progress(f"{source.name}: a scratch server of {recorded} for data of {engine}")
+            try:
+                return stack.enter_context(source.scratch(recorded, labels))
+            except NotFound as error:
+                self.progress(f"{source.name}: the image it was dumped from is not here: {error.message}")
+        image = self._retried(f"find the image of {source.name}", source.image)
+        self.progress(f"{source.name}: a scratch server of {image}, which the live server runs, for data of {engine}")
+        return stack.enter_context(source.scratch(image, labels))
 
     def _questions(self, name: str, beside: Beside, parts: Sequence[Part]) -> Compared:
         """The application's own queries: they must be answered, and as they were when the set was taken if known."""
@@ -183,11 +192,9 @@ class _Drilling:
                 problems.append(f"{name}: question {title} is not answered: {error.message}")
                 continue
             expected = known.get(f"{QUESTION}{title}")
-            if expected is not None and answer != expected:
-                problems.append(
-                    f"{name}: question {title} is answered {answer[:200]!r}, at backup time {expected[:200]!r}"
-                )
-            elif not answer.strip():
+            if expected is not None and (words := differs(expected, answer)):
+                problems.append(f"{name}: question {title} {words}")
+            elif expected is None and not answer.strip():
                 problems.append(f"{name}: question {title} is answered with nothing")
         return Compared(len(questions), tuple(problems))
 

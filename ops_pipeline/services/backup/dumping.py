@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 from ops_pipeline.core.backup.records import ATTEMPTS, FILE_KINDS, Part, SetKey
-from ops_pipeline.errors import Permanent, Transient, Unavailable
+from ops_pipeline.errors import OpsError, Permanent, Transient, Unavailable
 from ops_pipeline.ports import Clock, DataSource, Dump, FileTree, Progress, Vault
+from ops_pipeline.services.backup.answers import IMAGE, QUESTION, recorded_answer
 from ops_pipeline.services.backup.files import back_up_files
 from ops_pipeline.services.backup.meter import Meter
 from ops_pipeline.services.backup.streams import write_stream
@@ -29,8 +31,12 @@ class Dumper:
         progress: Progress,
         alive: Callable[[str], None],
         expected: Mapping[tuple[str, str], int],
+        questions: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """`expected`: plain bytes of a part by source and name, as the last set had them."""
+        """`expected`: plain bytes of a part by source and name, as the last set had them.
+
+        `questions`: the application's queries by source and name; their answers are kept with the parts.
+        """
         self._vault = vault
         self._clock = clock
         self._key = key
@@ -38,6 +44,7 @@ class Dumper:
         self._progress = progress
         self._alive = alive
         self._expected = expected
+        self._questions = questions or {}
 
     def take(self, source: DataSource | FileTree) -> tuple[Part, ...]:
         """All parts of a source. Raise Permanent, Unavailable, whatever `alive` raises; nothing of a cut part shows."""
@@ -58,14 +65,47 @@ class Dumper:
     def _database(self, source: DataSource, attempt: int) -> tuple[Part, ...]:
         parts: list[Part] = []
         with source.dumps() as dumps:
+            before = self._answers(source, tell=False)
             for dump in dumps:
                 try:
                     parts.append(self._dump(source, dump, attempt))
                 finally:
                     dump.close()
-        if not parts:
-            raise Permanent(f"{source.name}: there was nothing to dump")
-        return tuple(parts)
+            if not parts:
+                raise Permanent(f"{source.name}: there was nothing to dump")
+            after = self._answers(source, tell=True)
+        for title in sorted(before.keys() & after.keys()):
+            if before[title] != after[title]:
+                self._progress(f"{source.name}: the answer to {title} changes meanwhile; a drill will not compare it")
+        details = {
+            f"{QUESTION}{title}": recorded_answer(answer)
+            for title, answer in after.items()
+            if before.get(title) == answer
+        }
+        if image := self._image(source):
+            details[IMAGE] = image
+        return _with_details(parts, details)
+
+    def _answers(self, source: DataSource, *, tell: bool) -> dict[str, str]:
+        """Answers by question; one that is not answered keeps nobody from a backup.
+
+        Asked before and after: an answer that stayed is the dump's, also where the engine has no snapshot to ask.
+        """
+        found = {}
+        for title, query in self._questions.get(source.name, {}).items():
+            try:
+                found[title] = source.ask(query)
+            except OpsError as error:
+                if tell:
+                    self._progress(f"warning: {source.name}: question {title} is not answered: {error.message}")
+        return found
+
+    def _image(self, source: DataSource) -> str:
+        try:
+            return source.image()
+        except OpsError as error:
+            self._progress(f"warning: {source.name}: the image of its server is not known: {error.message}")
+            return ""
 
     def _dump(self, source: DataSource, dump: Dump, attempt: int) -> Part:
         name, started = dump.name, self._clock.now()
@@ -104,3 +144,11 @@ class Dumper:
     def _meter(self, label: str, source: str, name: str) -> Meter:
         self._alive(f"{label}: begins")
         return Meter(self._progress, self._clock, label, self._expected.get((source, name), 0), self._alive)
+
+
+def _with_details(parts: list[Part], details: Mapping[str, str]) -> tuple[Part, ...]:
+    """The parts, with these details beside those of the dump proper (the last part where none is called so)."""
+    at = next((number for number, part in enumerate(parts) if part.name == "dump"), len(parts) - 1)
+    arrived = parts[at].arrived
+    parts[at] = replace(parts[at], arrived=replace(arrived, details={**arrived.details, **details}))
+    return tuple(parts)
