@@ -33,6 +33,15 @@ def bed_with_a_set(questions: dict[str, str] | None = None) -> tuple[Bed, Manife
     return bed, manifest
 
 
+def details(manifest: Manifest) -> dict[str, str]:
+    return {
+        name: text
+        for part in manifest.parts
+        if part.source == "listings"
+        for name, text in part.arrived.details.items()
+    }
+
+
 def assert_nothing_left(bed: Bed) -> None:
     for name in ("listings", "cache"):
         assert not database(bed, name).scratches and not database(bed, name).besides
@@ -55,6 +64,59 @@ def test_a_drill_restores_compares_asks_times_and_leaves_nothing() -> None:
     assert any("the drill passed" in line for line in said)
     assert_nothing_left(bed)
     assert not bed.alerts.firing
+
+
+def test_a_set_knows_its_server_and_its_answers_and_keeps_no_text_in_the_open() -> None:
+    _, manifest = bed_with_a_set({"houses": "count listing", "who": "users", "visits": "count visit"})
+    known = details(manifest)
+    assert known["image"] == "fake/database:1.0" and known["question houses"] == "200"
+    assert known["question who"].startswith("sha256:") and "question visits" not in known
+
+
+def test_an_answer_that_changes_while_it_is_dumped_is_no_measure() -> None:
+    bed, _ = bed_with_a_set({"houses": "count listing", "who": "users"})
+    asked = 0
+
+    def meanwhile(call: str) -> None:
+        nonlocal asked
+        if call == "ask":
+            asked += 1
+            database(bed)._moments[-1].users.append(f"user {asked}")
+
+    database(bed).before = meanwhile
+    said: list[str] = []
+    manifest = take_backup(bed.platform(), "prod", trigger=Trigger.MANUAL, progress=said.append)
+    assert details(manifest)["question houses"] == "200" and "question who" not in details(manifest)
+    assert "listings: the answer to who changes meanwhile; a drill will not compare it" in said
+
+
+def test_drilled_in_the_image_it_was_dumped_from_or_in_the_live_ones() -> None:
+    bed, _ = bed_with_a_set({"houses": "count listing"})
+    source = database(bed)
+    source.server_image = "fake/database:2.0"
+    source.images.add("fake/database:2.0")
+    assert not drill(bed.platform(), "prod", progress=quiet).problems
+    source.images.remove("fake/database:1.0")
+    said: list[str] = []
+    assert not drill(bed.platform(), "prod", progress=said.append).problems
+    assert source.scratch_images == ["fake/database:1.0", "fake/database:2.0"]
+    assert "listings: the image it was dumped from is not here: listings: No such image: fake/database:1.0" in said
+    assert any("fake/database:2.0, which the live server runs" in line for line in said)
+    source.images.clear()
+    assert "No such image" in drill(bed.platform(), "prod", progress=quiet).problems[0]
+
+
+@pytest.mark.parametrize("query", ["count listing", "users"])
+def test_an_answer_that_differs_fails_the_drill(query: str) -> None:
+    bed, manifest = bed_with_a_set({"asked": query})
+    document = bed.catalogue.model_dump(exclude_none=True, warnings=False)
+    # The same question, which the restored copy answers otherwise than live data did.
+    other = {"count listing": "users", "users": "count listing"}[query]
+    document["environments"]["prod"]["backup"]["sources"]["listings"]["questions"] = {"asked": other}
+    bed.catalogue = type(bed.catalogue).model_validate(document)
+    (problem,) = drill(bed.platform(), "prod", progress=quiet).problems
+    assert problem.startswith("listings: question asked is answered ")
+    assert find_set(bed.platform(), "prod", manifest.id).state.drilled_at is None
 
 
 @pytest.mark.parametrize(
