@@ -95,10 +95,10 @@ class DirectoryTree:
         with self._places(token) as places:
             places.make_beside(token)
 
-    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> None:
+    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]], *, durable: bool = True) -> None:
         """See `FileTree.write`."""
         with self._beside(token) as root:
-            write(root, entries)
+            write(root, entries, durable=durable)
 
     def walk_beside(self, token: str) -> Iterator[FileEntry]:
         """See `FileTree.walk_beside`."""

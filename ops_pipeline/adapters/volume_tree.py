@@ -116,14 +116,14 @@ class VolumeTree:
         else:
             self._place("beside", token)
 
-    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> None:
+    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]], *, durable: bool = True) -> None:
         """See `FileTree.write`."""
         tree = self._tree()
         if tree is not None:
-            tree.write(token, entries)
+            tree.write(token, entries, durable=durable)
             return
         with self._session() as session:
-            session.write({"do": "write", "token": token}, entries)
+            session.write({"do": "write", "token": token, "durable": durable}, entries)
 
     def walk_beside(self, token: str) -> Iterator[FileEntry]:
         """See `FileTree.walk_beside`."""

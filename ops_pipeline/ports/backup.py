@@ -266,8 +266,10 @@ class FileTree(Protocol):
     def beside(self, token: str) -> None:
         """Make the tree beside the live one; what an earlier attempt of the token left stays: restores resume."""
 
-    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> None:
-        """Write names with content, modes, owners and times; durable at the end. Raise Permanent (hostile, full).
+    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]], *, durable: bool = True) -> None:
+        """Write names with content, modes, owners and times. Raise Permanent (hostile, full).
+
+        With `durable` everything written with this token, by this call and by others that ended before, is durable.
 
         Names that exist are replaced, directories kept; missing parents are an error. Directories get their
         attributes at the end of the call. Threads may write different names at once below directories that exist.

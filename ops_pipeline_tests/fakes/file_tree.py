@@ -111,7 +111,7 @@ class FakeFileTree(FileTree):
         if b"" not in tree.nodes:
             self._node(tree, FileEntry(b"", "directory", 0o700, 0, 0))
 
-    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> None:
+    def write(self, token: str, entries: Iterator[tuple[FileEntry, Iterator[bytes]]], *, durable: bool = True) -> None:
         tree = self._of(token)
         for entry, content in entries:
             self.before("write")

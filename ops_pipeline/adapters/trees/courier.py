@@ -134,7 +134,7 @@ class Courier:
         frames = self._frames()
         root = self._open(request["token"])
         try:
-            write(root, self._incoming(frames))
+            write(root, self._incoming(frames), durable=request["durable"])
         except TreeError as error:
             failure = error
         finally:

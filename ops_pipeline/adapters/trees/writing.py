@@ -26,7 +26,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_PERMITTED = {errno.EPERM, errno.EACCES, errno.ENOTSUP}
 
 
-def write(root: int, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> None:
+def write(root: int, entries: Iterator[tuple[FileEntry, Iterator[bytes]]], *, durable: bool = True) -> None:
     """Write below the directory `root` (a descriptor), as `FileTree.write`. Raise TreeError."""
     directories: list[FileEntry] = []
     with Folders(root) as folders:
@@ -44,8 +44,9 @@ def write(root: int, entries: Iterator[tuple[FileEntry, Iterator[bytes]]]) -> No
         for entry in reversed(directories):
             with translated("set the attributes of", entry.path):
                 dress(folders.fd(entry.path), entry)
-        with translated("make durable", b""):
-            sync_file_system(root)
+        if durable:
+            with translated("make durable", b""):
+                sync_file_system(root)
 
 
 def _write(folders: Folders, entry: FileEntry, content: Iterator[bytes]) -> None:

@@ -49,7 +49,7 @@ def restore_files(
     tree.beside(token)
     there = _there(tree, token)
     restoring = _Restoring(vault, part, tree, token, clock, on_bytes)
-    tree.write(token, iter([(_writable(entry), iter(())) for entry in chosen.directories]))
+    tree.write(token, iter([(_writable(entry), iter(())) for entry in chosen.directories]), durable=False)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="restore")
     begun: deque[Future[None]] = deque()
     since = told = time.monotonic()
@@ -182,7 +182,7 @@ class _Restoring:
         right = self._right(there)
         todo = [listed for listed, _ in files if listed.entry.path not in right]
         if todo:
-            self._tree.write(self._token, ((one.entry, self._content(one)) for one in todo))
+            self._tree.write(self._token, ((one.entry, self._content(one)) for one in todo), durable=False)
         size = sum(listed.entry.stored_bytes for listed, _ in files)
         with self._lock:
             self.kept += len(right)
