@@ -40,9 +40,27 @@ class MongoBeside:
         if part == "globals":
             self._users = users_of(b"".join(_bounded(chunks)), self._server.source)
         elif part == "dump":
-            mongo_tools.restore(self._server, self._database, self._database, self._prefix, chunks, self._seconds)
+            self._load_dump(chunks)
         else:
             raise Permanent(f"data source {self._server.source}: a MongoDB backup has no part {part!r}")
+
+    def _load_dump(self, chunks: Iterator[bytes]) -> None:
+        # mongorestore names the collection in each index and asks the server to overlook that; FerretDB does not.
+        by_tool = "ferretdb" not in " ".join(self._server.ask("admin", {"buildInfo": 1})).lower()
+        walker = mongo_tools.restore(
+            self._server, self._database, self._database, self._prefix, chunks, self._seconds, indexes=by_tool
+        )
+        if by_tool:
+            return
+        with self._server.session() as session:
+            for each in walker.namespaces.values():
+                kept = [
+                    {name: _plain(value) for name, value in index.items() if name not in {"v", "ns"}}
+                    for index in each.metadata.get("indexes") or []
+                    if index.get("name") != "_id_"
+                ]
+                if kept:
+                    session.ask(self._database, {"createIndexes": self._prefix + each.collection, "indexes": kept})
 
     def finish(self) -> None:
         """Add the users that the server does not have; those it has stay as they are."""
@@ -135,6 +153,23 @@ def with_users(found: Contents, server: MongoServer, database: str) -> Contents:
     """The same with the database's users among the objects."""
     objects = {f"user {user['user']}": hashlib.sha256(encode(user)).hexdigest() for user in users(server, database)}
     return Contents(found.counts, {**found.objects, **objects}, found.samples)
+
+
+def _plain(value: Any) -> Any:
+    """Given a value of Extended JSON as indexes have it, return it as BSON takes it. Raise Permanent (other types)."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        [(kind, text)] = value.items()
+        if kind in ("$numberInt", "$numberLong"):
+            return int(text)
+        if kind == "$numberDouble":
+            return float(text)
+        if kind in ("$oid", "$date", "$binary", "$numberDecimal", "$timestamp", "$regularExpression"):
+            raise Permanent(f"an index with a value of type {kind} cannot be made on this server")
+    return {name: _plain(item) for name, item in value.items()}
 
 
 def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:

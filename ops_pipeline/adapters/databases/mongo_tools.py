@@ -61,14 +61,23 @@ def contents(server: MongoServer, database: str, prefix: str, others: Sequence[s
 
 
 def restore(
-    server: MongoServer, source: str, target: str, prefix: str, chunks: Iterator[bytes], seconds: float
-) -> None:
+    server: MongoServer,
+    source: str,
+    target: str,
+    prefix: str,
+    chunks: Iterator[bytes],
+    seconds: float,
+    *,
+    indexes: bool = True,
+) -> ArchiveWalker:
     """Load an archive of `source` into the database `target`, its collections named with `prefix` before their name.
 
+    Without `indexes` only those of `_id` are made. Return the walker that followed the archive.
     Raise StoreDamaged when the archive is not whole, Permanent when the tool failed or left a document out: its exit
     code alone does not tell.
     """
     command = ["mongorestore", *_where(server), "--archive", "--stopOnError", f"--nsInclude={_pattern(source)}.*"]
+    command += [] if indexes else ["--noIndexRestore"]
     if (source, "") != (target, prefix):
         command += [f"--nsFrom={_pattern(source)}.*", f"--nsTo={_pattern(target)}.{prefix}*"]
     walker = ArchiveWalker("the archive")
@@ -90,6 +99,7 @@ def restore(
             f"data source {server.source}: mongorestore restored {totals[1]} of {wanted} documents",
             hint=result.err[-500:],
         )
+    return walker
 
 
 def _walked(walker: ArchiveWalker, chunks: Iterator[bytes]) -> Iterator[bytes]:
