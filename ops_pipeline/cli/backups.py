@@ -127,8 +127,14 @@ def check(
         result = check_set(platform, environment, name, share=share, progress=_progress(as_json))
         found.append({"set": name, "read_share": result.share, "problems": result.problems})
         problems += [f"{name}: {problem}" for problem in result.problems]
+    weak = list(platform.vault_findings())
     if as_json:
-        print_json({"environment": environment, "checks": found, "problems": problems})
+        print_json({"environment": environment, "checks": found, "problems": problems, "weaknesses": weak})
+    for line in () if as_json else weak:
+        said(err, f"warning: {line}", indent=4)
+    if problems and as_json:
+        # The document says it already.
+        raise SystemExit(Permanent.exit_code)
     if problems:
         raise Permanent(
             f"{environment}: {len(problems)} problems in stored sets\n" + "\n".join(problems),

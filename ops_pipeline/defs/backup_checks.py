@@ -31,11 +31,13 @@ def backup_checks(partitions: Partitions) -> list[dg.AssetChecksDefinition]:
             if listing.sets:
                 check_set(platform, environment, listing.sets[0].id, progress=progress)
             listing = list_sets(platform, environment)
-            problems = backup_metadata.damage(listing)
+            problems, weak = backup_metadata.damage(listing), platform.vault_findings()
             return dg.AssetCheckResult(
-                passed=not problems,
-                description=problems[0] if problems else f"nothing wrong with {len(listing.sets)} sets",
-                metadata=backup_metadata.of_checks(listing, problems),
+                passed=not problems and not weak,
+                # Weak: what is stored is right, but the account protects it less than it should.
+                severity=dg.AssetCheckSeverity.ERROR if problems else dg.AssetCheckSeverity.WARN,
+                description=next(iter([*problems, *weak]), f"nothing wrong with {len(listing.sets)} sets"),
+                metadata=backup_metadata.of_checks(listing, problems, weak),
             )
 
     @dg.asset_check(

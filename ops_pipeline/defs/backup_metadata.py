@@ -102,7 +102,7 @@ def damage(listing: Listing) -> list[str]:
     ]
 
 
-def of_checks(listing: Listing, problems: Sequence[str]) -> Metadata:
+def of_checks(listing: Listing, problems: Sequence[str], weak: Sequence[str] = ()) -> Metadata:
     """What `integrity` shows: every set with its last check, the newest first."""
     types = {"set": "string", "checked": "string", "read_percent": "float", "problems": "int"}
     found = [
@@ -120,6 +120,8 @@ def of_checks(listing: Listing, problems: Sequence[str]) -> Metadata:
         shown |= {"newest_set": newest.id, "read_percent_this_time": round(last(newest).share * 100, 1)}
     if problems:
         shown["damage"] = dg.MetadataValue.md(bullets(problems))
+    if weak:
+        shown["weaknesses_of_the_account"] = dg.MetadataValue.md(bullets(weak))
     return shown | {"checks": table(types, found)}
 
 

@@ -179,6 +179,8 @@ def of_release(platform: Platform, release: Release) -> Metadata:
     }
     if release.previous is not None:
         shown["standby"] = f"#{release.previous}, kept warm for {environment.standby_minutes:g} minutes"
+    if release.backup_set:
+        shown["backup_set"] = release.backup_set
     if release.restores is not None:
         shown["restores"] = release.restores
     if release.scan_warnings:

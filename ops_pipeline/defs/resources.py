@@ -94,6 +94,11 @@ def build_platform(path: Path) -> Platform:
 
         return open_prune_vault(catalogue.backups, root, secret)
 
+    def vault_findings() -> Sequence[str]:
+        from ops_pipeline.adapters.azure_account import check_credentials, compare_account
+
+        return (*compare_account(catalogue.backups, secret), *check_credentials(catalogue.backups, secret))
+
     @cache
     def sources(environment: str) -> Sequence[DataSource | FileTree]:
         from ops_pipeline.adapters.data_sources import open_sources
@@ -126,6 +131,7 @@ def build_platform(path: Path) -> Platform:
         vault=vault,
         sources=sources,
         prune_vault=prune_vault,
+        vault_findings=vault_findings,
         ping=ping,
     )
 

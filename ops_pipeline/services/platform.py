@@ -32,6 +32,10 @@ def _no_ping(url: str) -> None:
     raise Permanent("this control plane was opened without outside signs of life")
 
 
+def _no_findings() -> Sequence[str]:
+    return ()
+
+
 def _no_sources(environment: str) -> Sequence[DataSource | FileTree]:
     return ()
 
@@ -46,7 +50,8 @@ class Platform:
     `vault()` opens where backups are kept; raises BadInput, Permanent. `prune_vault()` is the same vault with
     credentials that may delete; None = `vault` may. `sources(environment)` gives one entry per data source of the
     catalogue, databases first, files second. `ping(url)` sends a sign of life to an outside service, within seconds;
-    raises Transient, Permanent, and never says the address, which is a secret.
+    raises Transient, Permanent, and never says the address, which is a secret. `vault_findings()` says where the
+    account behind the vault is weaker than declared, or a credential may do too much; takes seconds, raises nothing.
     """
 
     root: Path
@@ -66,3 +71,4 @@ class Platform:
     sources: Callable[[str], Sequence[DataSource | FileTree]] = field(default=_no_sources)
     ping: Callable[[str], None] = field(default=_no_ping)
     prune_vault: Callable[[], Vault] | None = None
+    vault_findings: Callable[[], Sequence[str]] = field(default=_no_findings)

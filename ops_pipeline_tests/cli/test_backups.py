@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def test_checking_reads_what_is_stored_and_fails_when_it_is_damaged(bed: Bed) ->
     assert type(error) is Permanent and error.exit_code == 1
     assert manifest.id in error.message and manifest.parts[0].stream.key in error.message
     assert "damaged" in said("backups", "prod")
+    result = ops("backups", "check", "prod", "--json")
+    assert result.exit_code == 1 and len(json.loads(result.stdout)["problems"]) == 1
 
 
 def test_pruning_explains_every_set_without_touching_any(bed: Bed) -> None:

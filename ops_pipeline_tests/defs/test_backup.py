@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_a_damaged_set_turns_integrity_red(bench: Workbench) -> None:
     assert "BackupDamaged" in bench.bed.alerts.names()
     (found,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "integrity"]
     assert taken.id in (found.description or "") and found.metadata["problems"].value == 1
+
+
+def test_an_account_weaker_than_declared_is_a_warning() -> None:
+    bed = backup_bed()
+    weak = dataclasses.replace(bed.platform(), vault_findings=lambda: ("container backups is not immutable",))
+    bed.platform = lambda *_, **__: weak  # type: ignore[method-assign]
+    with workbench(bed) as bench:
+        result = run(bench, "backup")
+    (found,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "integrity"]
+    assert result.success and not found.passed and found.severity is dg.AssetCheckSeverity.WARN
+    assert found.description == "container backups is not immutable"
 
 
 # ---------------------------------------------------------------------------------------------------- bad input

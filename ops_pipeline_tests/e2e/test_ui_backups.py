@@ -5,6 +5,7 @@ OPS_SCREENSHOTS=folder keeps the screenshots.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from playwright.sync_api import Page
 
 from ops_pipeline_tests.e2e.test_ui_deploy import page, shot, shots
 from ops_pipeline_tests.testbed import databases, ui
-from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, front_door, project, serving
+from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, docker, front_door, project, serving
 
 __all__ = ["page", "shots"]
 pytestmark = [pytest.mark.real, pytest.mark.browser]
@@ -38,7 +39,14 @@ PHOTO = bytes(range(256)) * 400
 def cache() -> Iterator[databases.Database]:
     with databases.running("redis") as made:
         made.run("redis-cli", "SET", "greeting", "héllo")
-        yield made
+        try:
+            yield made
+        finally:
+            # A restore that was not released, because the test failed, keeps what was live.
+            for kind in (("ps", "--all"), ("volume", "ls")):
+                left = docker(*kind, "--quiet", "--filter", f"name={made.name}-").split()
+                for name in left:
+                    docker(*(("volume", "rm") if kind[0] == "volume" else ("rm",)), "--force", name)
 
 
 @pytest.fixture
@@ -99,3 +107,9 @@ def test_a_drill_and_a_restore_by_date(
     shot(page, shots / "restore-run.png")
     assert (shop.root / "uploads/chair.jpg").read_bytes() == PHOTO
     assert cache.run("redis-cli", "GET", "greeting").decode().strip() == "héllo"
+
+    # What it replaced was kept, and goes when somebody says so.
+    (hold,) = json.loads(shop.ops("restores", "prod", "--json").stdout)["holds"]
+    released = shop.ops("restores", "prod", "--release", hold["token"], "--yes", timeout=240)
+    assert released.returncode == 0, released.stderr
+    assert not docker("volume", "ls", "--quiet", "--filter", f"name={cache.name}-")
