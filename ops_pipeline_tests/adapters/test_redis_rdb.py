@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops_pipeline.adapters.databases.redis_rdb import RdbEnd, RdbWalker, crc64, unpacked
+from ops_pipeline.adapters.databases.redis_end import RdbEnd, crc64
+from ops_pipeline.adapters.databases.redis_rdb import RdbWalker
+from ops_pipeline.adapters.databases.redis_strings import unpacked
 from ops_pipeline.errors import StoreDamaged
 
 MARK = b"4329ec4842141669b46965e0a0b18b8be13129a9"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from ops_pipeline.adapters.databases.redis_rdb import RdbEnd, RdbWalker
+from ops_pipeline.adapters.databases.redis_end import RdbEnd
+from ops_pipeline.adapters.databases.redis_rdb import RdbWalker
 from ops_pipeline.adapters.databases.redis_server import RedisServer
 from ops_pipeline.adapters.databases.streaming import Tool
 from ops_pipeline.core.backup.records import Arrived, Contents

@@ -7,8 +7,6 @@ The format is what src/rdb.c and rdb.h of Redis 2.6 to 8 write (RDB versions 6 t
     string   length and bytes; or special 0, 1, 2: an integer of 1, 2, 4 bytes; 3: compressed length, length, LZF bytes
     record   opcodes 254 database, 251 sizes, 250 note, 253/252 expiry in s/ms, 248/249 idle/frequency, 245 functions,
              247 module data, 244 slots; else the type of a value, its key (string), the value
-
-A stream of diskless replication ends with a mark of 40 hexadecimal digits, which is cut off here.
 """
 
 from __future__ import annotations
@@ -18,17 +16,15 @@ import re
 import zlib
 from collections.abc import Generator
 
+from ops_pipeline.adapters.databases.redis_strings import groups, unpacked
 from ops_pipeline.core.backup.records import Contents
 from ops_pipeline.errors import StoreDamaged
 
-MARK_BYTES = 40
-_END_BYTES = 8 + MARK_BYTES
 SAMPLED_KEYS = 50_000  # about; of a database with fewer every key is
 SAMPLE_BYTES = 1024 * 1024  # longer values are only counted
 MAX_VERSION = 12
 OWN_LIBRARY = re.compile(rb"^#!\s*lua\s+name\s*=\s*ops_mark_", re.IGNORECASE)
 _LIBRARY = re.compile(rb"^#!\S+(?:\s+\S+)*?\s+name\s*=\s*([^\s]+)", re.IGNORECASE)
-_DIGITS = frozenset(b"0123456789abcdef")
 
 # Value types: one string; or a count and so many groups of a few strings.
 _ONE = frozenset({0, 9, 10, 11, 12, 13, 16, 17, 20})
@@ -45,55 +41,6 @@ _TYPES = {
     "module": (7,),
 }
 _NAMES = {number: name for name, numbers in _TYPES.items() for number in numbers}
-
-_crc = None
-
-
-def crc64(data: bytes | memoryview, value: int = 0) -> int:
-    """Redis's CRC-64 («Jones»), carried on from `value`."""
-    global _crc
-    if _crc is None:
-        import anycrc  # here, because a process that takes no backup need not load it
-
-        _crc = anycrc.CRC(width=64, poly=0xAD93D23594C935A9, init=0, refin=True, refout=True, xorout=0)
-    return int(_crc.calc(data, value))
-
-
-class RdbEnd:
-    """Lets an RDB stream pass but for the mark at its end, and proves that the end is there and the checksum right."""
-
-    def __init__(self, what: str) -> None:
-        """`what` names the stream in messages."""
-        self._what = what
-        self._tail = b""
-        self._crc = 0
-        self.size = 0
-        self.mark = False
-        self.checksum = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, give those that are surely not the mark; up to 48 are kept back."""
-        data = self._tail + data
-        passed, self._tail = data[:-_END_BYTES], data[-_END_BYTES:]
-        self._crc = crc64(passed, self._crc)
-        self.size += len(passed)
-        return passed
-
-    def finish(self) -> bytes:
-        """The stream ended: the last bytes that belong to it. Raise StoreDamaged when it is cut or wrong."""
-        tail = self._tail
-        for mark in (False, True):
-            data = tail[: len(tail) - MARK_BYTES] if mark else tail
-            if mark and (len(tail) < _END_BYTES or not _DIGITS.issuperset(tail[-MARK_BYTES:])):
-                continue
-            if len(data) < 8 or (len(data) > 8 and data[-9] != 0xFF):
-                continue
-            found = int.from_bytes(data[-8:], "little")
-            if found in (0, crc64(data[:-8], self._crc)):
-                self.mark, self.checksum = mark, found != 0
-                self.size += len(data)
-                return data
-        raise StoreDamaged(f"{self._what} is cut off or damaged: it has no end with the right checksum")
 
 
 class _UnknownType(Exception):
@@ -237,7 +184,7 @@ class RdbWalker:
         if self._keep >= 0 and self._at - self._keep <= SAMPLE_BYTES:
             value: bytes = self._data[self._keep : self._at]
             if opcode in _UNORDERED:
-                value = b"".join(sorted(_groups(value, _GROUPS[opcode])))
+                value = b"".join(sorted(groups(value, _GROUPS[opcode])))
         else:
             value = b""
         self._keep = -1
@@ -381,71 +328,4 @@ class RdbWalker:
         return StoreDamaged(f"{self._what} is damaged: {text}")
 
 
-def unpacked(data: bytes, length: int) -> bytes:
-    """Given LZF bytes and the length they unpack to, return the plain bytes. Raise ValueError, IndexError."""
-    out = bytearray()
-    at = 0
-    while at < len(data):
-        control = data[at]
-        at += 1
-        if control < 32:
-            out += data[at : at + control + 1]
-            at += control + 1
-            continue
-        size = control >> 5
-        if size == 7:
-            size += data[at]
-            at += 1
-        begin = len(out) - ((control & 31) << 8) - data[at] - 1
-        at += 1
-        if begin < 0:
-            raise ValueError
-        for number in range(begin, begin + size + 2):
-            out.append(out[number])
-    if len(out) != length:
-        raise ValueError
-    return bytes(out)
-
-
-def _groups(value: bytes, strings: int) -> list[bytes]:
-    """Given a whole value of a count and groups of strings, return the groups' bytes."""
-    walker = _Slices(value)
-    count = walker.length()
-    found = []
-    for _ in range(count):
-        begin = walker.at
-        for _ in range(strings):
-            walker.string()
-        found.append(value[begin : walker.at])
-    return found
-
-
-class _Slices:
-    """Steps over lengths and strings of bytes that were walked before, so that nothing is checked again."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.at = 0
-
-    def length(self) -> int:
-        first = self._data[self.at]
-        if first < 0x40 or first >= 0xC0:
-            self.at += 1
-            return first & 0x3F
-        size = 2 if first < 0x80 else 5 if first == 0x80 else 9
-        data = self._data[self.at : self.at + size]
-        self.at += size
-        return (first & 0x3F) << 8 | data[1] if size == 2 else int.from_bytes(data[1:], "big")
-
-    def string(self) -> None:
-        special = self._data[self.at] >= 0xC0
-        size = self.length()
-        if special and size == 3:
-            size = self.length()
-            self.length()
-        elif special:
-            size = 1 << size
-        self.at += size
-
-
-__all__ = ["MARK_BYTES", "RdbEnd", "RdbWalker", "crc64", "unpacked"]
+__all__ = ["RdbWalker"]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ops_pipeline.adapters.databases.redis_dump import checked, with_users
+from ops_pipeline.adapters.databases.redis_end import RdbEnd
 from ops_pipeline.adapters.databases.redis_places import give_limits, wait_for
-from ops_pipeline.adapters.databases.redis_rdb import RdbEnd, RdbWalker
+from ops_pipeline.adapters.databases.redis_rdb import RdbWalker
 from ops_pipeline.adapters.databases.redis_server import RedisServer
 from ops_pipeline.adapters.databases.scratch import DATA
 from ops_pipeline.adapters.databases.streaming import Tool, run
