@@ -10,10 +10,12 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ops_pipeline.adapters.backup_keys import make_identity, write_secret_file
 from ops_pipeline.adapters.clock import SystemClock
@@ -46,26 +48,32 @@ class AheadClock(Clock):
         self._real.sleep(seconds)
 
 
-def lay_out(root: Path, container: str) -> None:
-    """Write keys and settings of a project whose data are in `container` and in `photos`."""
+def postgres(container: str) -> dict[str, Any]:
+    """The PostgreSQL of the project, as the catalogue describes it."""
+    return {"kind": "postgres", "container": container, "database": "shop", "questions": {"houses": QUESTION}}
+
+
+def lay_out(
+    root: Path, container: str, more: Mapping[str, Any] | None = None, store: Mapping[str, Any] | None = None
+) -> None:
+    """Write keys and settings of a project whose data are in `container`, in `photos` and in what `more` describes.
+
+    `store` is where its backups are; default a directory of the project's.
+    """
     identity = make_identity(datetime.now(UTC))
     write_secret_file(root / "identity", identity.text)
     (root / "photos").mkdir()
     document = catalogue().model_dump(mode="json", exclude_none=True, warnings=False)
     document["environments"]["prod"]["backup"] = {
         "sources": {
-            "listings": {
-                "kind": "postgres",
-                "container": container,
-                "database": "shop",
-                "questions": {"houses": QUESTION},
-            },
+            "listings": postgres(container),
             "photos": {"kind": "directory", "path": "photos"},
+            **(more or {}),
         },
         "drill_memory_mb": 256,
     }
     document["backups"] = {
-        "store": {"directory": "backups"},
+        "store": dict(store or {"directory": "backups"}),
         "recipients": [identity.recipient],
         "identity": "file:identity",
         "signing_key": "file:signing_key",
