@@ -313,8 +313,8 @@ def main(extra: Sequence[str]) -> int:
 def _all_checks(run: TestRun, extra: Sequence[str]) -> list[str]:
     """Lint and both phases, each also when an earlier one failed. Return what failed."""
     problems = [f"{name} failed" for name in run.static_checks()]
-    real_workers = int(os.environ.get("OPS_TEST_REAL_WORKERS", "2"))
-    # Real components are shared by the tests of a file, so these stay together.
+    real_workers = int(os.environ.get("OPS_TEST_REAL_WORKERS", "3"))
+    # Real components are shared by the tests of a file, so these stay together. They wait more than they work.
     phases = [
         ("quick", "not real and not browser", 2, "load"),
         ("real", "real or browser", real_workers, "loadfile"),
