@@ -175,7 +175,7 @@ class TestRun:
     def alone(self, phase: str) -> bool:
         """Try what failed in a phase once more, with nothing beside it. Return whether all of it passed then.
 
-        Two workers, three Docker engines and browsers share two cores: a time-out there says little. What fails again
+        Several workers, three Docker engines and browsers share two cores: a time-out there says little. What fails again
         fails, and what passed only now is named.
         """
         failed = failed_in(self.folder / f"{phase}.xml")
