@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ops_pipeline.cli.output import ago, escaped, said, table
-from ops_pipeline.core.backup.records import Part, SetState
+from ops_pipeline.core.backup.records import Part, SetState, counted_once
 from ops_pipeline.core.backup.restore_plan import size
 
 if TYPE_CHECKING:
@@ -101,4 +101,4 @@ def _rows(part: Part) -> str:
     if part.files:
         return f"{part.files.entries:,} names"
     contents = part.arrived.contents
-    return f"{sum(contents.counts.values()):,}" if contents else ""
+    return f"{sum(counted_once(part.kind, contents).values()):,}" if contents else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
-from ops_pipeline.core.backup.records import Check, DrillResult, Manifest, Part, SetState
+from ops_pipeline.core.backup.records import Check, DrillResult, Manifest, Part, SetState, counted_once
 
 if TYPE_CHECKING:
     from ops_pipeline.core.backup.restore_plan import RestorePlan
@@ -254,7 +254,7 @@ def rows(part: Part) -> int:
     if part.files:
         return part.files.entries
     contents = part.arrived.contents
-    return sum(contents.counts.values()) if contents else 0
+    return sum(counted_once(part.kind, contents).values()) if contents else 0
 
 
 def plain_size(part: Part) -> int:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops_pipeline.core.backup.records import Contents, counted_once
 from ops_pipeline.core.backup.restore_plan import (
     CodeThen,
     Offer,
@@ -123,3 +124,10 @@ def test_spans(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(("count", "words"), [(0, "0 bytes"), (1500, "1.5 kB"), (2_000_000_000, "2 GB")])
 def test_sizes(count: int, words: str) -> None:
     assert size(count) == words
+
+
+def test_what_is_counted_in_several_ways_is_told_once() -> None:
+    keys = Contents({"db0": 2, "db0 string": 1, "db0 hash": 1, "db0 with expiry": 1, "db3": 5})
+    assert counted_once("redis", keys) == {"db0": 2, "db3": 5}
+    rows = Contents({"order lines": 3, "house": 4})
+    assert counted_once("mysql", rows) == rows.counts

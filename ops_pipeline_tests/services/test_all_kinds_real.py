@@ -229,6 +229,8 @@ def test_every_kind_of_data_lost_and_restored_by_date_and_undone(tmp_path: Path)
         assert all(bad[name] != good[name] for name in good)
         plan = plan_restore(platform, "prod", date=f"{platform.clock.now():%Y-%m-%d}")
         assert plan.set_id == manifest.id
+        things = {one.source: one.things for one in plan.sources}
+        assert things["cache"] == "122 keys in 2 databases" and things["listings"] == "1,000 rows in 2 tables"
         outcome = restore(platform, plan, confirm=lambda words: True, progress=quiet)
         assert outcome.stage is Stage.HELD
         assert shop.look() == good

@@ -71,6 +71,13 @@ class Contents:
     samples: Mapping[str, str] = field(default_factory=dict)
 
 
+def counted_once(kind: Kind, contents: Contents) -> Mapping[str, int]:
+    """Counts of a source of this kind whose sum is how many there are: Redis counts keys by type and expiry as well."""
+    if kind != "redis":
+        return contents.counts
+    return {name: count for name, count in contents.counts.items() if " " not in name}
+
+
 @dataclass(frozen=True)
 class Arrived:
     """What is known about a dump once all of it was read: it ended with code 0 and its end was seen.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ops_pipeline.core.backup.records import FILE_KINDS, Kind, Manifest, Part
+from ops_pipeline.core.backup.records import FILE_KINDS, Kind, Manifest, Part, counted_once
 
 NEWEST = "the newest good set"
 _UNITS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
@@ -216,7 +216,7 @@ def _things(parts: Sequence[Part]) -> str:
     counts: dict[str, int] = {}
     for part in parts:
         if part.arrived.contents is not None:
-            counts.update(part.arrived.contents.counts)
+            counts.update(counted_once(part.kind, part.arrived.contents))
     if not counts:
         return "contents not counted"
     word = {"redis": "keys", "mongodb": "documents"}.get(parts[0].kind, "rows")
