@@ -357,6 +357,8 @@ def test_a_scratch_server_takes_a_backup_and_is_gone_afterwards(stage: Stage) ->
         backup.load(place)
         assert place.contents() == backup.contents
         assert place.ask(stage.question("house")) == "4"
+    with pytest.raises(NotFound), stage.source.scratch("ops-testbed-no-such-image:1", {}):
+        raise AssertionError("made of nothing")
     assert stage.rows() == {name: sorted(rows) for name, rows in ROWS.items()}
 
 
