@@ -175,8 +175,8 @@ class TestRun:
     def alone(self, phase: str) -> bool:
         """Try what failed in a phase once more, with nothing beside it. Return whether all of it passed then.
 
-        Several workers, three Docker engines and browsers share two cores: a time-out there says little. What fails again
-        fails, and what passed only now is named.
+        Several workers, three Docker engines and browsers share two cores: a time-out there says little. What fails
+        again fails, and what passed only now is named.
         """
         failed = failed_in(self.folder / f"{phase}.xml")
         if not 0 < len(failed) <= MOST_TRIED_AGAIN:
