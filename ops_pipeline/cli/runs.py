@@ -88,12 +88,12 @@ def act(
     check_names(services=services, environments=environments, service=service, environment=environment)
     run_id = client.launch(launch)
     link = client.link(run_id)
-    err.print(f"run {run_id} on {client.where}" + (f"\n  {link}" if link else ""))
-    if not wait:
-        if as_json:
-            print_json({"run_id": run_id, "url": link, "status": "STARTED"})
-        return None
     try:
+        err.print(f"run {run_id} on {client.where}" + (f"\n  {link}" if link else ""))
+        if not wait:
+            if as_json:
+                print_json({"run_id": run_id, "url": link, "status": "STARTED"})
+            return None
         with Standing(project, environment, service) as standing:
             outcome = follow(client, run_id, err, quiet=as_json, standing=lambda: standing.text)
     except KeyboardInterrupt:
