@@ -16,6 +16,10 @@ demo: ## Set up everything, deploy the sample, promote a canary, take back two b
 test: ## Set up everything and run all tests on real components; ARGS="-k name" passes on to pytest
 	@$(RUN) test $(ARGS)
 
+.PHONY: test-thorough
+test-thorough: ## Set up everything and run the long tests: every type of every database, killed swaps, backups in the UI
+	@$(RUN) test --thorough $(ARGS)
+
 .PHONY: bench
 bench: setup ## Measure: lost requests, speed, memory
 	@$(PY) -m benchmarks $(ARGS)

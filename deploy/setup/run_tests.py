@@ -30,6 +30,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 NO_TESTS = 5
 MOST_TRIED_AGAIN = 5
+THOROUGH = "--thorough"
+"""Instead of both phases: the tests that take minutes each."""
 PATIENCE_SECONDS = 60.0
 """How long pytest may take to run its fixtures' endings after an interruption."""
 LIMIT_SECONDS = float(os.environ.get("OPS_TEST_LIMIT_SECONDS", "4500"))
@@ -317,8 +319,11 @@ def _all_checks(run: TestRun, extra: Sequence[str]) -> list[str]:
     # Real components are shared by the tests of a file, so these stay together. They wait more than they work.
     phases = [
         ("quick", "not real and not browser", 2, "load"),
-        ("real", "real or browser", real_workers, "loadfile"),
+        ("real", "(real or browser) and not thorough", real_workers, "loadfile"),
     ]
+    if THOROUGH in extra:
+        extra = [each for each in extra if each != THOROUGH]
+        phases = [("thorough", "thorough", real_workers, "loadfile")]
     if "-m" in extra:
         phases = [("chosen", "", 1, "load")]
     codes = {name: run.phase(name, *how, extra) for name, *how in phases}

@@ -17,7 +17,7 @@ from ops_pipeline_tests.contracts.test_data_source import Backup, backed_up
 from ops_pipeline_tests.testbed import testbed_id
 from ops_pipeline_tests.testbed.databases import Database, running
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.thorough]
 
 ENGINE = Engine("unix:///var/run/docker.sock", "local")
 EVERYTHING = r"""

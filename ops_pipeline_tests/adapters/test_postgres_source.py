@@ -16,7 +16,7 @@ from ops_pipeline_tests.contracts.test_data_source import backed_up
 from ops_pipeline_tests.testbed import testbed_id
 from ops_pipeline_tests.testbed.databases import Database, running
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.thorough]
 
 NAME = "sh'op \"x"
 EVERYTHING = r"""

@@ -22,7 +22,7 @@ from ops_pipeline.errors import OpsError, Permanent
 from ops_pipeline.ports import DataSource
 from ops_pipeline_tests.testbed.databases import Database, running
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.thorough]
 ENGINE = Engine("unix:///var/run/docker.sock", "local")
 
 

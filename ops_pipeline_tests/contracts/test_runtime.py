@@ -135,7 +135,7 @@ class DockerStage:
         return ("sh", "-c", f"echo '{output}'; sleep {seconds}; exit {exit_code}")
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -18,7 +18,7 @@ from ops_pipeline_tests.testbed import databases, ui
 from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, docker, front_door, project, serving
 
 __all__ = ["page", "shots"]
-pytestmark = [pytest.mark.real, pytest.mark.browser]
+pytestmark = [pytest.mark.real, pytest.mark.browser, pytest.mark.thorough]
 
 BACKUPS = """\
 backups:

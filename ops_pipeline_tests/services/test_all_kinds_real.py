@@ -256,6 +256,7 @@ def test_every_kind_of_data_lost_and_restored_by_date_and_undone(tmp_path: Path)
         assert_no_holds(platform)
 
 
+@pytest.mark.thorough
 def test_the_same_from_a_vault_in_azure(tmp_path: Path) -> None:
     with azurite() as emulator, running("postgres") as server:
         write_secret_file(tmp_path / "account", emulator.connection_string)
