@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ops_pipeline.adapters.databases.container import DatabaseContainer, Engine
 from ops_pipeline.adapters.databases.scratch import DATA, scratch_server, sweep
 from ops_pipeline.adapters.databases.streaming import Tool, run
+from ops_pipeline.adapters.databases.tool_pipe import open_pipe
 from ops_pipeline.errors import NotFound, OpsError, Permanent, Unavailable
 from ops_pipeline_tests.testbed import testbed_id
 
@@ -43,12 +46,17 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def test_output_code_and_last_words_arrive_whole(container: str) -> None:
+@pytest.fixture(params=[False, True], ids=["by the engine", "by its pipe"])
+def bulk(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_output_code_and_last_words_arrive_whole(container: str, bulk: bool) -> None:
     found = run(ENGINE, container, ["sh", "-c", "printf out; echo words >&2; exit 3"], environment={"A": "b"})
     assert (found.code, found.out, found.err) == (3, b"out", "words")
     data = bytes(range(256)) * 8000
     assert run(ENGINE, container, ["cat"], chunks=[data, b"", data]).out == data * 2
-    with Tool(ENGINE, container, ["sh", "-c", "seq 300000; seq 100000 >&2"]) as tool:
+    with Tool(ENGINE, container, ["sh", "-c", "seq 300000; seq 100000 >&2"], bulk=bulk) as tool:
         pieces = []
         while piece := tool.read(1234):
             assert len(piece) <= 1234
@@ -67,17 +75,48 @@ def test_output_code_and_last_words_arrive_whole(container: str) -> None:
         ("no-such-program", "no such program"),
     ],
 )
-def test_a_tool_that_fails_after_output_is_no_success(container: str, script: str, words: str) -> None:
-    with Tool(ENGINE, container, ["sh", "-c", script], what="the dump") as tool:
+def test_a_tool_that_fails_after_output_is_no_success(container: str, script: str, words: str, bulk: bool) -> None:
+    with Tool(ENGINE, container, ["sh", "-c", script], what="the dump", bulk=bulk) as tool:
         while tool.read(100):
             pass
         with pytest.raises(Permanent, match=words):
             tool.require_success()
 
 
-def test_a_tool_that_hangs_is_ended_with_its_children(container: str) -> None:
+def test_much_output_passes_the_engine_by_and_the_tool_notices_when_nobody_reads_on(container: str) -> None:
+    with Tool(ENGINE, container, ["sh", "-c", "readlink /proc/$$/fd/1; sleep 7206"], bulk=True) as tool:
+        line = tool.readline().strip().decode()
+        assert line.startswith("pipe:") and line in opened_here()
+    assert line not in opened_here()
+    with Tool(ENGINE, container, ["sh", "-c", "yes; sleep 7207"], bulk=True) as tool:
+        assert tool.read(100).startswith(b"y\ny\n")
+    assert "sleep 720" not in processes(container) and "yes" not in processes(container)
+
+
+def test_where_its_pipe_cannot_be_had_the_engine_brings_the_output(container: str) -> None:
+    with ENGINE.doing("start") as client:
+        made = client.exec_create(container, ["sleep", "7208"], environment={"OPS_TOOL": "other"})
+        client.exec_start(made["Id"], detach=True)
+        process = client.exec_inspect(made["Id"])["Pid"]
+    assert open_pipe(process, "OPS_TOOL=other", seconds=0.1) is None, "it has no child with a pipe"
+    assert open_pipe(2**22 + 1, "OPS_TOOL=other") is None, "there is no such process here"
+    assert open_pipe(os.getpid(), "OPS_TOOL=other", seconds=0.1) is None
+    run(ENGINE, container, ["sh", "-c", "kill -9 $(grep -ls 7208 /proc/[0-9]*/cmdline | cut -d/ -f3)"])
+
+
+def opened_here() -> set[str]:
+    """What this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(str(descriptor.readlink()))
+    return found
+
+
+def test_a_tool_that_hangs_is_ended_with_its_children(container: str, bulk: bool) -> None:
+    script = "echo a; sleep 7201 & sleep 7202"
     with (
-        Tool(ENGINE, container, ["sh", "-c", "echo a; sleep 7201 & sleep 7202"], hang_seconds=1.0) as tool,
+        Tool(ENGINE, container, ["sh", "-c", script], hang_seconds=1.0, bulk=bulk) as tool,
         pytest.raises(Permanent, match="gave nothing for 1 s"),
     ):
         while tool.read(100):
@@ -99,11 +138,12 @@ def test_whatever_breaks_the_input_ends_the_tool_and_passes_on(container: str) -
         run(ENGINE, container, ["head", "-c", "3"], chunks=(b"x" * 100_000 for _ in range(300)), check=True)
 
 
-def test_a_controller_that_is_killed_leaves_no_tool_behind(container: str) -> None:
+def test_a_controller_that_is_killed_leaves_no_tool_behind(container: str, bulk: bool) -> None:
     program = (
         "from ops_pipeline.adapters.databases.container import Engine\n"
         "from ops_pipeline.adapters.databases.streaming import Tool\n"
-        f"tool = Tool(Engine('{ENGINE.url}', 'local'), '{container}', ['sh', '-c', 'echo up; exec sleep 7204'])\n"
+        "argv = ['sh', '-c', 'echo up; exec sleep 7204']\n"
+        f"tool = Tool(Engine('{ENGINE.url}', 'local'), '{container}', argv, bulk={bulk})\n"
         "print(tool.read(10), flush=True)\n"
         "tool.read(10)\n"
     )
@@ -115,13 +155,13 @@ def test_a_controller_that_is_killed_leaves_no_tool_behind(container: str) -> No
     until(lambda: "sleep 7204" not in processes(container))
 
 
-def test_a_container_that_is_killed_ends_its_tool_with_an_error() -> None:
+def test_a_container_that_is_killed_ends_its_tool_with_an_error(bulk: bool) -> None:
     with (
         scratch_server(
             ENGINE, IMAGE, ["sleep", "infinity"], answers=lambda _: True, source="killed",
             labels={"ops.testbed": testbed_id()},
         ) as container,
-        Tool(ENGINE, container, ["sh", "-c", "echo data; sleep 7205"]) as tool,
+        Tool(ENGINE, container, ["sh", "-c", "echo data; sleep 7205"], bulk=bulk) as tool,
     ):  # fmt: skip
         assert tool.read(5) == b"data\n"
         with ENGINE.doing("kill") as client:

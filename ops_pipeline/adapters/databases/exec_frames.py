@@ -68,6 +68,12 @@ class Pieces:
             at += length
             self._left -= length
 
+    def arrived_bare(self, count: int) -> None:
+        """`count` bytes of output were received into `free()`, in no frame."""
+        self._ready.append(self._buffer[self._fill : self._fill + count])
+        self._fill += count
+        self.size += count
+
     def take(self, size: int) -> bytes:
         """Up to `size` bytes of output."""
         if size >= self.size:

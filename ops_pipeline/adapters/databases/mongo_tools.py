@@ -36,6 +36,7 @@ def tool(server: MongoServer, command: Sequence[str], hang_seconds: float) -> To
         server.container(),
         _configured(server, command),
         environment=_environment(server),
+        bulk=True,
         hang_seconds=hang_seconds,
         what=command[0],
     )

@@ -66,7 +66,7 @@ def dumps(
         begin = _about_database(session, schema)
         programs = [*triggers(session, schema), *events(session, schema)]
         dumping = Tool(server.engine, server.container(), argv, environment=server.environment(), what=tool,
-                       hang_seconds=BEGIN_SECONDS)  # fmt: skip
+                       bulk=True, hang_seconds=BEGIN_SECONDS)  # fmt: skip
         stack.callback(dumping.close)
         first = b""
         while not _BEGUN.search(first) and (piece := dumping.read(65536)):

@@ -108,4 +108,11 @@ def positions(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def _tool(server: PostgresServer, argv: Sequence[str], hang_seconds: float) -> Tool:
-    return Tool(server.engine, server.container(), argv, environment=server.environment(), hang_seconds=hang_seconds)
+    return Tool(
+        server.engine,
+        server.container(),
+        argv,
+        environment=server.environment(),
+        bulk=True,
+        hang_seconds=hang_seconds,
+    )

@@ -88,6 +88,7 @@ class RdbDump:
                     self._server.container(),
                     self._command,
                     environment=self._server.environment(),
+                    bulk=True,
                     hang_seconds=self._hang_seconds,
                     what="redis-cli --rdb",
                 )

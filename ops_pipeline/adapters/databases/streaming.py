@@ -8,11 +8,15 @@ before that could be lost: so a small shell waits for one line of ours before th
 its connection breaks: so the shell of a tool that needs no input ends it as soon as its own input ends, which also
 covers a controller that is killed; a tool that reads its input notices that end itself. What still runs at `close` is
 found by a mark in its environment and killed.
+
+Where much output is to come, it is taken past the engine if that is possible: see `tool_pipe`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import threading
 import time
 import uuid
@@ -22,6 +26,7 @@ from typing import Any
 
 from ops_pipeline.adapters.databases.container import Engine
 from ops_pipeline.adapters.databases.exec_frames import BUFFER_BYTES, Pieces
+from ops_pipeline.adapters.databases.tool_pipe import FIND_SECONDS, PIPED, ToolPipe, open_pipe
 from ops_pipeline.errors import NotFound, OpsError, Permanent
 
 WRITE_BYTES = 256 * 1024
@@ -71,13 +76,15 @@ class Tool:
         environment: Mapping[str, str] | None = None,
         user: str = "",
         fed: bool = False,
+        bulk: bool = False,
         hang_seconds: float = 3600.0,
         what: str = "",
     ) -> None:
         """Start it. `container` is an id or a name; `environment` may carry secrets, `argv` must not.
 
-        `fed`: it gets input by `write` and `end_input`. `hang_seconds`: longest silence of a read, longest standstill
-        of a write. `what` names it in messages. Raise NotFound, Unavailable, Permanent, Transient.
+        `fed`: it gets input by `write` and `end_input`. `bulk`: much output is to come, and no input is needed.
+        `hang_seconds`: longest silence of a read, longest standstill of a write. `what` names it in messages. Raise
+        NotFound, Unavailable, Permanent, Transient.
         """
         self.what = what or argv[0]
         self.hang_seconds = hang_seconds  # may be changed between calls
@@ -86,30 +93,53 @@ class Tool:
         self._pieces = Pieces()
         self._error_tail = bytearray()
         self._code: int | None = None
-        self._ended = False
+        self._ended = False  # the engine's stream
         self._closed = False
         self._wrote_at = float("-inf")
-        script = _FED if fed else _WATCHED
-        with engine.doing(f"run {self.what}") as client:
-            created = client.exec_create(
-                container,
-                ["sh", "-c", script, "sh", *argv],
-                stdin=True,
-                stdout=True,
-                stderr=True,
-                user=user,
-                environment=[*(f"{name}={value}" for name, value in (environment or {}).items()), self._mark],
-            )
-            self._id = str(created["Id"])
-            self._stream = client.exec_start(self._id, socket=True)
-        # docker-py wraps the socket of a local engine, and gives it bare for TLS and ssh.
-        self._socket: Any = getattr(self._stream, "_sock", self._stream)
+        self._pipe: ToolPipe | None = None
+        variables = [f"{name}={value}" for name, value in (environment or {}).items()]
+        if bulk and not fed and engine.url.startswith("unix://"):
+            self._start(PIPED, argv, variables)
+            self._pipe = self._own_pipe()
+            if self._pipe is None:
+                self._hang_up()  # and the shell ends, before it began with the tool
+        if self._pipe is None:
+            self._start(_FED if fed else _WATCHED, argv, variables)
         try:
             self._socket.settimeout(hang_seconds)
             self._socket.sendall(b"\n")
         except OSError as error:
             self.close()
             raise self._broken(error) from error
+
+    def _start(self, script: str, argv: Sequence[str], variables: Sequence[str]) -> None:
+        with self._engine.doing(f"run {self.what}") as client:
+            created = client.exec_create(
+                self._container,
+                ["sh", "-c", script, "sh", *argv],
+                stdin=True,
+                stdout=True,
+                stderr=True,
+                user=self._user,
+                environment=[*variables, self._mark],
+            )
+            self._id = str(created["Id"])
+            self._stream = client.exec_start(self._id, socket=True)
+        # docker-py wraps the socket of a local engine, and gives it bare for TLS and ssh.
+        self._socket: Any = getattr(self._stream, "_sock", self._stream)
+
+    def _own_pipe(self) -> ToolPipe | None:
+        # The engine answers before the process is there; one that cannot run the script has ended by then.
+        deadline = time.monotonic() + FIND_SECONDS
+        while time.monotonic() < deadline:
+            with self._engine.doing(f"ask where {self.what} runs") as client:
+                state = client.exec_inspect(self._id)
+            if process := int(state.get("Pid") or 0):
+                return open_pipe(process, self._mark)
+            if state.get("ExitCode") is not None:
+                break
+            time.sleep(0.002)
+        return None
 
     @property
     def error_tail(self) -> str:
@@ -126,7 +156,7 @@ class Tool:
 
         Raise Permanent when it hangs or the connection breaks; the tool is killed then.
         """
-        while not self._pieces.size and not self._ended:
+        while not self._pieces.size and not (self._ended and self._pipe is None):
             self._receive()
         if self._pieces.size:
             return self._pieces.take(size)
@@ -135,7 +165,7 @@ class Tool:
 
     def readline(self) -> bytes:
         """One line of standard output with its end; what there is when the stream ended. Raise as `read`."""
-        while (line := self._pieces.line(self._ended)) is None:
+        while (line := self._pieces.line(self._ended and self._pipe is None)) is None:
             self._receive()
         if not line:
             self._await_code()
@@ -203,10 +233,7 @@ class Tool:
         if self._code is None:
             # First: it might take the end of its input for a regular one. By mark, because it may have children.
             self.kill()
-        with contextlib.suppress(OSError):
-            self._socket.close()
-        with contextlib.suppress(OSError):
-            self._stream.close()
+        self._hang_up()
         if self._code is None:
             self._gone_within(KILLED_SECONDS)
 
@@ -216,7 +243,52 @@ class Tool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _hang_up(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
     def _receive(self) -> None:
+        """Take what there is, or wait for it."""
+        if self._pipe is None:
+            self._receive_frames()
+            return
+        try:
+            count = os.readv(self._pipe.descriptor, [self._pieces.free()])
+        except BlockingIOError:
+            self._await_either(self._pipe)
+            return
+        if count:
+            self._pieces.arrived_bare(count)
+        else:
+            self._pipe.close()
+            self._pipe = None
+
+    def _await_either(self, pipe: ToolPipe) -> None:
+        """Wait for output; what the engine has to say meanwhile is taken, so that the tool can go on."""
+        poll = select.poll()
+        poll.register(pipe.descriptor, select.POLLIN)
+        if not self._ended:
+            poll.register(self._socket, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(self.hang_seconds * 1000)]
+        if not ready:
+            raise self._silent()
+        if pipe.descriptor in ready:
+            pipe.gather()
+        else:
+            self._receive_frames()
+
+    def _silent(self) -> Permanent:
+        self.close()
+        return Permanent(
+            f"{self.what} gave nothing for {self.hang_seconds:g} s and was ended", hint=self.error_tail[-500:]
+        )
+
+    def _receive_frames(self) -> None:
         try:
             self._socket.settimeout(self.hang_seconds)
             free = self._pieces.free()
@@ -229,11 +301,7 @@ class Tool:
         except TimeoutError as error:
             if time.monotonic() - self._wrote_at < self.hang_seconds:
                 return  # it is being fed, and has nothing to say
-            self.close()
-            raise Permanent(
-                f"{self.what} gave nothing for {self.hang_seconds:g} s and was ended",
-                hint=self.error_tail[-500:],
-            ) from error
+            raise self._silent() from error
         except (OSError, ValueError) as error:
             self.close()
             raise self._broken(error) from error
