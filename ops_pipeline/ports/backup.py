@@ -133,6 +133,10 @@ class Dump(Protocol):
     def name(self) -> str:
         """ "dump", "globals", …"""
 
+    @property
+    def stands(self) -> bool:
+        """Whether no row that is written from now on can be in it, however late it is read: its moment is past."""
+
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" only after the tool ended with code 0 and the stream's own end was seen.
 

@@ -448,6 +448,22 @@ def test_a_cut_or_broken_stream_is_never_loaded_in_silence_and_live_stays(stage:
         assert source.contents() == backup.contents
 
 
+def test_dumps_that_stand_hold_nothing_that_was_written_after_they_were_opened(stage: Stage) -> None:
+    stage.write(ROWS)
+    with stage.source.dumps() as dumps:
+        stands = all(dump.stands for dump in dumps)
+        stage.add("house", "built after")
+        arrived = {}
+        for dump in dumps:
+            while dump.read(65536):
+                pass
+            arrived[dump.name] = dump.arrived()
+    [found] = [one.contents for one in arrived.values() if one.contents is not None]
+    assert stands is (stage.source.kind in ("postgres", "mysql", "mariadb"))
+    if stands:
+        assert found.counts[stage.counted("house")] == len(ROWS["house"])
+
+
 def test_what_was_not_read_has_not_arrived_and_may_be_closed(stage: Stage) -> None:
     stage.write(ROWS)
     with stage.source.dumps() as dumps:

@@ -95,6 +95,10 @@ class FakeDump(Dump):
     def name(self) -> str:
         return self._name
 
+    @property
+    def stands(self) -> bool:
+        return self._source.stands
+
     def read(self, size: int) -> bytes:
         if self.closed:
             raise Permanent(f"{self._source.name}: the dump is closed")
@@ -178,6 +182,7 @@ class FakeDatabase(DataSource):
     `down` makes every call raise it; `fault` befalls dumps; `load_error` befalls every load; `before(call)` is called
     before every call takes effect and may raise (a process that is killed); `while_reading` is called at each read, so
     that a test can write, or let time pass, while a dump is under way. `open_dumps`, `scratches` count what is open.
+    `stands`: what its dumps say of themselves.
     """
 
     def __init__(
@@ -203,6 +208,7 @@ class FakeDatabase(DataSource):
         self.engine = "Fake 1.0"
         self.piece = piece
         self.open_dumps = 0
+        self.stands = True
         self.scratches = 0
         self.before: Callable[[str], None] = lambda call: None
         self.scratch_images: list[str] = []

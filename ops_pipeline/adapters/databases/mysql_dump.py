@@ -100,7 +100,8 @@ def dumps(
             counting.start()
             return dumping
 
-        dump = ToolDump("dump", source, start, arrived, feed, tail.finish, begin + first, cause=counting.cause)
+        dump = ToolDump("dump", source, start, arrived, feed, tail.finish, begin + first, cause=counting.cause,
+                        stands=not other_engines)  # fmt: skip
         parts: list[Dump] = []
         if accounts is not None:
             parts.append(TextDump("globals", source, accounts, about("its own last line")))

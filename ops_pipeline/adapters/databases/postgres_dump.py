@@ -44,6 +44,7 @@ def globals_dump(server: PostgresServer, source: str, first_role: str, passwords
         tail.feed,
         tail.finish,
         prefix,
+        stands=True,  # roles are read when it streams, but they are no rows that name a file
     )
 
 
@@ -94,7 +95,7 @@ def database_dump(
             details={**details, "large_objects": str(walker.large_objects)},
         )
 
-    return ToolDump("dump", source, start, arrived, walker.feed, walker.finish, cause=cause)
+    return ToolDump("dump", source, start, arrived, walker.feed, walker.finish, cause=cause, stands=True)
 
 
 def positions(entries: Iterable[Entry]) -> dict[str, str]:

@@ -29,6 +29,11 @@ class GlobalsDump:
         """ "globals"."""
         return "globals"
 
+    @property
+    def stands(self) -> bool:
+        """True: it holds no row that could name a file."""
+        return True
+
     def read(self, size: int) -> bytes:
         """Up to `size` bytes."""
         if self._rest is None:
@@ -77,6 +82,11 @@ class RdbDump:
     def name(self) -> str:
         """ "dump"."""
         return "dump"
+
+    @property
+    def stands(self) -> bool:
+        """False: its moment is when the server begins to send."""
+        return False
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" only once redis-cli ended with code 0 and end and checksum were proved."""

@@ -26,8 +26,10 @@ class ToolDump:
         finish: Callable[[], None],
         prefix: bytes = b"",
         cause: Callable[[], None] = lambda: None,
+        *,
+        stands: bool = False,
     ) -> None:
-        """`arrived`, `feed`, `finish`: see the methods; `prefix` goes before the tool's output.
+        """`arrived`, `feed`, `finish`, `stands`: see the methods; `prefix` goes before the tool's output.
 
         `cause` is called when the tool failed, and raises what it failed of if that is known.
         """
@@ -39,6 +41,7 @@ class ToolDump:
         self._finish = finish
         self._prefix = prefix
         self._cause = cause
+        self._stands = stands
         self._tool: Tool | None = None
         self._done = False
 
@@ -46,6 +49,11 @@ class ToolDump:
     def name(self) -> str:
         """Name of the part."""
         return self._name
+
+    @property
+    def stands(self) -> bool:
+        """Whether no row written from now on can be in it."""
+        return self._stands
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" only once the tool ended with code 0 and the end of the stream was proved."""
@@ -93,6 +101,11 @@ class TextDump:
     def name(self) -> str:
         """Name of the part."""
         return self._name
+
+    @property
+    def stands(self) -> bool:
+        """True: it was made already."""
+        return True
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" at the end."""

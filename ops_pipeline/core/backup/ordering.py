@@ -1,8 +1,8 @@
 """In which order the data sources of one set are taken.
 
 Applications write a file before the row that names it, and the row before the job or the cache entry that names the
-row. Whatever names is therefore taken before what it names: then everything named was there already. Deletions in
-between remain possible and are reported where references can be checked.
+row. The moment of what names is therefore before the moment of what it names: then everything named was there already.
+Deletions in between remain possible and are reported where references can be checked.
 """
 
 from __future__ import annotations

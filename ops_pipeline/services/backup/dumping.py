@@ -10,6 +10,7 @@ from ops_pipeline.core.backup.records import ATTEMPTS, FILE_KINDS, Part, SetKey
 from ops_pipeline.errors import OpsError, Permanent, Transient, Unavailable
 from ops_pipeline.ports import Clock, DataSource, Dump, FileTree, Progress, Vault
 from ops_pipeline.services.backup.answers import IMAGE, QUESTION, recorded_answer
+from ops_pipeline.services.backup.aside import Aside
 from ops_pipeline.services.backup.files import back_up_files
 from ops_pipeline.services.backup.meter import Meter
 from ops_pipeline.services.backup.streams import write_stream
@@ -19,7 +20,7 @@ WAIT_SECONDS = 5.0
 
 
 class Dumper:
-    """Takes data sources into one set. `alive` is called about once a second and may raise."""
+    """Takes data sources into one set. `alive` is called about once a second, `check` often; both may raise."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Dumper:
         alive: Callable[[str], None],
         expected: Mapping[tuple[str, str], int],
         questions: Mapping[str, Mapping[str, str]] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """`expected`: plain bytes of a part by source and name, as the last set had them.
 
@@ -45,26 +47,46 @@ class Dumper:
         self._alive = alive
         self._expected = expected
         self._questions = questions or {}
+        self._check = check
 
-    def take(self, source: DataSource | FileTree) -> tuple[Part, ...]:
-        """All parts of a source. Raise Permanent, Unavailable, whatever `alive` raises; nothing of a cut part shows."""
-        for attempt in range(1, ATTEMPTS + 1):
+    def take(
+        self,
+        source: DataSource | FileTree,
+        *,
+        aside: Aside[tuple[Part, ...]] | None = None,
+        attempts: dict[str, int] | None = None,
+    ) -> tuple[Part, ...]:
+        """All parts of a source. Raise Permanent, Unavailable, whatever `alive` raises; nothing of a cut part shows.
+
+        `aside` is begun when nothing that is written from then on can come into the dump, and anew when the dump is.
+        `attempts`: how often each source was begun already, counted on.
+        """
+        attempts = {} if attempts is None else attempts
+        while True:
+            attempt = attempts[source.name] = attempts.get(source.name, 0) + 1
+            if attempt > ATTEMPTS:
+                raise Unavailable(f"{source.name} was begun {ATTEMPTS} times already, and once more is needed")
             try:
                 if source.kind in FILE_KINDS:
                     return (self._files(cast(FileTree, source), attempt),)
-                return self._database(cast(DataSource, source), attempt)
+                return self._database(cast(DataSource, source), attempt, aside)
             except Transient as error:
-                if attempt == ATTEMPTS:
+                if aside is not None:
+                    aside.cancel()  # the next dump has rows that name newer files
+                if attempt >= ATTEMPTS:
                     raise Unavailable(
                         f"{source.name} could not be backed up in {ATTEMPTS} attempts: {error.message}", hint=error.hint
                     ) from error
                 self._progress(f"{source.name}: {error.message}; it is taken anew in {WAIT_SECONDS:g} s")
                 self._clock.sleep(WAIT_SECONDS)
-        raise AssertionError("there is at least one attempt")
 
-    def _database(self, source: DataSource, attempt: int) -> tuple[Part, ...]:
+    def _database(
+        self, source: DataSource, attempt: int, aside: Aside[tuple[Part, ...]] | None = None
+    ) -> tuple[Part, ...]:
         parts: list[Part] = []
         with source.dumps() as dumps:
+            if aside is not None and all(dump.stands for dump in dumps):
+                aside.begin()
             before = self._answers(source, tell=False)
             for dump in dumps:
                 try:
@@ -118,7 +140,7 @@ class Dumper:
             f"{self._key.environment}/{self._key.id}/{source.name}/{name}",
             dump.read,
             workers=self._workers,
-            on_bytes=meter,
+            on_bytes=self._checking(meter),
         )
         arrived = dump.arrived()
         if arrived.exit_code != 0 or not stream.plain_size:
@@ -134,12 +156,19 @@ class Dumper:
             tree,
             workers=self._workers,
             progress=self._progress,
-            on_bytes=meter,
+            on_bytes=self._checking(meter),
             clock=self._clock,
             attempt=attempt,
         )
         self._alive(f"{tree.name}: all files")
         return part
+
+    def _checking(self, meter: Meter) -> Callable[[int], None]:
+        def counted(count: int) -> None:
+            self._check()
+            meter(count)
+
+        return counted
 
     def _meter(self, label: str, source: str, name: str) -> Meter:
         self._alive(f"{label}: begins")

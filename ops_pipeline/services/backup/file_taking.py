@@ -57,8 +57,9 @@ def back_up_files(
     """Store the tree's new contents, its list and its references; return the part.
 
     The set must be in flight already (`inflight/…`): that keeps what is reused from being cleared away. `on_bytes`
-    hears of plain bytes done, in the calling thread, and may raise to end it all. Files that change or vanish
-    meanwhile are kept as they were last read, or left out, and named. Raise NotFound, Permanent, Unavailable.
+    hears of plain bytes done, in the calling thread, also of none for a while, and may raise to end it all. Files
+    that change or vanish meanwhile are kept as they were last read, or left out, and named. Raise NotFound,
+    Permanent, Unavailable.
     """
     started = clock.now()
     work = _Taking(vault, key, tree, clock, workers, on_bytes)
@@ -298,6 +299,8 @@ class _Taking:
             except NotYet:
                 if job.future.done():
                     return job.future.result()
+                if self._on_bytes is not None:
+                    self._on_bytes(0)  # nothing is done, but it may be time to end
 
     def _first(self) -> Iterator[ListedFile]:
         listed, job, index = self._pending.popleft()

@@ -1,8 +1,8 @@
 """Taking a backup: one atomic set of all data sources of an environment.
 
-Check everything, lock, record that a set is being taken, databases, files, look at all of it again, manifest. Killed
-anywhere, no set is listed that is not whole; the next run finishes what only lacked its manifest and gives up the
-rest. The manifest is chained to the set before it and signed.
+Check everything, lock, record that a set is being taken, databases, files beside the last of them, look at all of it
+again, manifest. Killed anywhere, no set is listed that is not whole; the next run finishes what only lacked its
+manifest and gives up the rest. The manifest is chained to the set before it and signed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ops_pipeline.core.backup.ulid import RANDOM_BYTES, next_ulid
 from ops_pipeline.errors import BadInput, OpsError, Permanent, Unavailable
 from ops_pipeline.ports import DataSource, FileTree, Progress, Vault
 from ops_pipeline.services.alerting import settle, tell
+from ops_pipeline.services.backup.all_sources import one_at_a_time, take_all
 from ops_pipeline.services.backup.committing import commit, refuse_gaps, settle_flights
 from ops_pipeline.services.backup.dumping import Dumper
 from ops_pipeline.services.backup.heads import read_head
@@ -181,25 +182,30 @@ class _Taking:
         sources: Sequence[DataSource | FileTree],
         before: Sequence[BackupSet],
     ) -> tuple[Part, ...]:
-        def alive(words: str) -> None:
+        def alive_now(words: str) -> None:
             self._lease.check()
             flight.beat(words)
 
         last = before[0].manifest.parts if before else ()
-        dumper = Dumper(
-            self._vault,
-            self._clock,
-            key,
-            workers=self._platform.catalogue.backups.workers,
-            progress=self._progress,
-            alive=alive,
-            expected={
-                (part.source, part.name): part.files.plain_size if part.files else part.stream.plain_size
-                for part in last
-            },
-            questions=_questions(self._platform.catalogue, self._environment),
-        )
-        return tuple(part for source in in_order(sources) for part in dumper.take(source))
+        expected = {
+            (part.source, part.name): part.files.plain_size if part.files else part.stream.plain_size for part in last
+        }
+        progress, alive = one_at_a_time(self._progress), one_at_a_time(alive_now)
+
+        def dumper(check: Callable[[], None], workers: int) -> Dumper:
+            return Dumper(
+                self._vault,
+                self._clock,
+                key,
+                workers=workers,
+                progress=progress,
+                alive=alive,
+                expected=expected,
+                questions=_questions(self._platform.catalogue, self._environment),
+                check=check,
+            )
+
+        return take_all(dumper, sources, self._platform.catalogue.backups.workers)
 
     def _anomalies(self, manifest: Manifest, before: Sequence[BackupSet]) -> tuple[str, ...]:
         looked_at = _comparable(before)
