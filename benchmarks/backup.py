@@ -33,7 +33,7 @@ DATABASE = "shop"
 class Took:
     """One process: seconds and the most memory it held, in bytes; `cpu` seconds with those of its children.
 
-    What the Docker Engine and the database server use for a dump is in no `cpu`: it is the same for everybody.
+    What the Docker Engine and the database server use for a dump is in no `cpu`.
     """
 
     seconds: float
@@ -205,6 +205,7 @@ def beside_directory(work: Path, folder: Path, size: int, database: Database) ->
     target = work / "restored"
     restic_restore = joined(
         timed(["restic", "restore", "latest", "--path", str(folder), "--target", str(target)], environment=restic),
+        timed(["sync", "-f", str(target)]),  # ours returns when what it restored is durable
         timed(["bash", "-c", "restic dump --path /shop.dump latest shop.dump > /dev/null"], environment=restic),
     )
     shutil.rmtree(target)
