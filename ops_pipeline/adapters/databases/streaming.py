@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,28 +25,15 @@ from typing import Any
 
 from ops_pipeline.adapters.databases.container import Engine
 from ops_pipeline.adapters.databases.exec_frames import BUFFER_BYTES, Pieces
-from ops_pipeline.adapters.databases.tool_pipe import FIND_SECONDS, PIPED, ToolPipe, open_pipe
+from ops_pipeline.adapters.databases.feeding import Feeder
+from ops_pipeline.adapters.databases.tool_pipe import FIND_SECONDS, ToolPipe, open_pipe
+from ops_pipeline.adapters.databases.tool_scripts import FED, KILL, PIPED, WATCHED
 from ops_pipeline.errors import NotFound, OpsError, Permanent
 
 WRITE_BYTES = 256 * 1024
 END_SECONDS = 20.0  # between the end of the stream and the engine knowing the exit code
 KILLED_SECONDS = 10.0
 MARK = "OPS_TOOL"
-
-# Reads its input: it takes over the shell's place. Byte for byte, so nothing behind the first line is lost.
-_FED = 'read -r _ || exit 125; exec "$@"'
-# Needs no input: the shell stays and watches for the connection's end.
-_WATCHED = """\
-exec 3<&0
-read -r _ <&3 || exit 125
-"$@" </dev/null 3<&- & tool=$!
-{ while read -r _; do :; done; kill -9 "$tool"; } <&3 3<&- >/dev/null 2>&1 & watch=$!
-exec 3<&-
-wait "$tool"; code=$?
-kill -9 "$watch" 2>/dev/null; wait "$watch" 2>/dev/null
-exit "$code"
-"""
-_KILL = 'for file in $(grep -lsF "$0" /proc/[0-9]*/environ); do p=${file#/proc/}; kill -9 "${p%/environ}"; done; :'
 
 
 @dataclass(frozen=True)
@@ -104,7 +90,7 @@ class Tool:
             if self._pipe is None:
                 self._hang_up()  # and the shell ends, before it began with the tool
         if self._pipe is None:
-            self._start(_FED if fed else _WATCHED, argv, variables)
+            self._start(FED if fed else WATCHED, argv, variables)
         try:
             self._socket.settimeout(hang_seconds)
             self._socket.sendall(b"\n")
@@ -209,7 +195,7 @@ class Tool:
             run(
                 self._engine,
                 self._container,
-                ["sh", "-c", _KILL, self._mark],
+                ["sh", "-c", KILL, self._mark],
                 user=self._user,
                 hang_seconds=KILLED_SECONDS,
                 what="kill",
@@ -393,7 +379,7 @@ def run(
         hang_seconds=hang_seconds,
         what=name,
     ) as tool:
-        feeder = None if chunks is None else _Feeder(tool, chunks)
+        feeder = None if chunks is None else Feeder(tool, chunks)
         out = bytearray()
         try:
             while piece := tool.read(BUFFER_BYTES):
@@ -415,53 +401,6 @@ def run(
             if feeder is not None:
                 feeder.raise_broken()
         return Result(code=tool.code if tool.code is not None else -1, out=bytes(out), err=tool.error_tail)
-
-
-class _Feeder:
-    """Writes a tool's input in a thread of its own, because the tool may talk while it is fed."""
-
-    def __init__(self, tool: Tool, chunks: Iterable[bytes]) -> None:
-        self._tool = tool
-        self._chunks = chunks
-        self._cause: BaseException | None = None
-        self._broken: OpsError | None = None
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._feed, name=f"input of {tool.what}", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Once the tool ended: no more input is taken from the caller's iterator."""
-        self._stopped.set()
-        self._thread.join(timeout=60)
-
-    def raise_cause(self) -> None:
-        """Raise what the caller's iterator raised, if it did."""
-        if self._cause is not None:
-            raise self._cause
-
-    def raise_broken(self) -> None:
-        """Raise when the tool did not take all of its input, although it ended with success."""
-        if self._broken is not None:
-            raise self._broken
-
-    def _feed(self) -> None:
-        try:
-            for chunk in self._chunks:
-                if self._stopped.is_set():
-                    self._broken = Permanent(f"{self._tool.what} ended before it had read all of its input")
-                    return
-                try:
-                    self._tool.write(chunk)
-                except OpsError as error:
-                    self._broken = error
-                    return
-        except BaseException as error:
-            # Also KeyboardInterrupt and the like: passed on in the caller's thread. The tool must not take the end of
-            # a broken input for its regular end.
-            self._cause = error
-            self._tool.kill()
-        finally:
-            self._tool.end_input()
 
 
 __all__ = ["Result", "Tool", "failure_words", "run"]

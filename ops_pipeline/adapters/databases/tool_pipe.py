@@ -15,26 +15,11 @@ import os
 import time
 from pathlib import Path
 
-READ_END, WRITE_END = 9, 8
+from ops_pipeline.adapters.databases.tool_scripts import READ_END, WRITE_END
+
 PIPE_BYTES = 1024 * 1024
 FIND_SECONDS = 5.0
 _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ is there on Linux only
-
-# A pipe that nobody else has: the write end is opened anew from the read end. Both stay open here until we hold the
-# read end; then the tool alone writes, so the pipe ends when it does, and it is told when we are gone.
-PIPED = f"""\
-exec 3<&0
-: | {{
-exec {READ_END}<&0 {WRITE_END}>/proc/self/fd/0 </dev/null
-read -r _ <&3 || exit 125
-"$@" </dev/null >&{WRITE_END} 3<&- {WRITE_END}>&- {READ_END}<&- & tool=$!
-{{ while read -r _; do :; done; kill -9 "$tool"; }} <&3 3<&- {WRITE_END}>&- {READ_END}<&- >/dev/null 2>&1 & watch=$!
-exec 3<&- {WRITE_END}>&- {READ_END}<&-
-wait "$tool"; code=$?
-kill -9 "$watch" 2>/dev/null; wait "$watch" 2>/dev/null
-exit "$code"
-}}
-"""
 
 
 class ToolPipe:
@@ -90,4 +75,4 @@ def _opened(process: Path, mark: str) -> int | None:
     return os.open(process / "fd" / str(READ_END), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-__all__ = ["PIPED", "ToolPipe", "open_pipe"]
+__all__ = ["ToolPipe", "open_pipe"]
