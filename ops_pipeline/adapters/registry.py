@@ -7,14 +7,14 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-import docker.auth
-import docker.errors
-import httpx
+from typing import TYPE_CHECKING
 
 from ops_pipeline.core.image import DIGEST, ImageRef
 from ops_pipeline.errors import Permanent, Transient
 from ops_pipeline.ports import Registry
+
+if TYPE_CHECKING:
+    import httpx
 
 MANIFEST_TYPES = ", ".join(
     (
@@ -72,6 +72,9 @@ def credentials_for(host: str, environment: Mapping[str, str] = os.environ) -> C
     """
     if given := environment_credentials(environment):
         return given
+    import docker.auth
+    import docker.errors
+
     try:
         found = docker.auth.load_config(config_dict=None).resolve_authconfig(None if host == DOCKER_HUB else host)
     except docker.errors.DockerException as error:
@@ -103,6 +106,8 @@ class HttpRegistry(Registry):
 
     def _client(self, host: str) -> httpx.Client:
         # Made on first use, because reading the certificate store takes time; a proxy is never asked for loopback.
+        import httpx  # here, because it costs 0.15 s that a deploy, which leaves pulling to the engine, need not spend
+
         local = is_loopback(host)
         if local not in self._clients:
             self._clients[local] = httpx.Client(timeout=self._timeout, follow_redirects=True, trust_env=not local)
@@ -123,6 +128,8 @@ class HttpRegistry(Registry):
         return self._head(image.repository, image.digest) is not None
 
     def _head(self, repository: str, reference: str) -> httpx.Response | None:
+        import httpx
+
         host, path = split_repository(repository)
         scheme = "http" if self._insecure or is_loopback(host) else "https"
         url = f"{scheme}://{_HUB_API if host == DOCKER_HUB else host}/v2/{path}/manifests/{reference}"
@@ -139,6 +146,8 @@ class HttpRegistry(Registry):
 
     def _authorised(self, host: str, url: str, challenge: str) -> httpx.Response:
         """Ask again with what the registry's challenge wants: a token fetched for us, or basic authentication."""
+        import httpx
+
         credentials = self._credentials(host)
         basic = httpx.BasicAuth(credentials.username, credentials.password) if credentials else None
         scheme, _, rest = challenge.partition(" ")
@@ -160,6 +169,8 @@ class HttpRegistry(Registry):
         return self._client(host).head(url, headers=headers, auth=basic) if basic else httpx.Response(401)
 
     def _judge(self, host: str, repository: str, response: httpx.Response) -> httpx.Response | None:
+        import httpx
+
         status = response.status_code
         if status == httpx.codes.OK:
             return response

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
-
 from ops_pipeline.adapters import trivy_sample
 from ops_pipeline.adapters.process import CommandError, run
 from ops_pipeline.adapters.registry import is_loopback, split_repository
@@ -163,6 +161,8 @@ class TrivyDatabase:
         return error
 
     def _unreachable(self, repository: str) -> str:
+        import httpx  # here, because it costs 0.15 s that whoever scans nothing need not spend
+
         # Trivy alone would try for minutes where a firewall drops packets; any answer at all will do here.
         host = split_repository(repository)[0]
         schemes = ("http",) if is_loopback(host) else ("https", "http") if self._insecure else ("https",)

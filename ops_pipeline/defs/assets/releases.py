@@ -94,15 +94,12 @@ def make_release(
     context: dg.AssetExecutionContext,
 ) -> Release:
     """Deploy, promote or roll back; or show a roll-back that the sensor `metric_rollback` has made."""
-    from ops_pipeline.services.deploy import deploy
-    from ops_pipeline.services.judged_rollback import made_by_itself, roll_back_judged
-    from ops_pipeline.services.promote import promote
-    from ops_pipeline.services.rollback import roll_back
-
     progress, run_id, who = event_per_line(context), context.run.run_id, user_of(context.run.tags)
     why = config.reason
     match action:
         case Action.DEPLOY:
+            from ops_pipeline.services.deploy import deploy
+
             digest = config.digest or None
             return deploy(
                 platform,
@@ -116,12 +113,20 @@ def make_release(
                 progress=progress,
             )
         case Action.PROMOTE:
+            from ops_pipeline.services.promote import promote
+
             return promote(platform, environment, service, who=who, why=why, run_id=run_id, progress=progress)
         case Action.ROLLBACK if config.made:
+            from ops_pipeline.services.judged_rollback import made_by_itself
+
             return made_by_itself(platform, environment, service, config.made)
         case Action.ROLLBACK if config.judged:
+            from ops_pipeline.services.judged_rollback import roll_back_judged
+
             return roll_back_judged(platform, environment, service, config.judged, run_id=run_id, progress=progress)
         case Action.ROLLBACK:
+            from ops_pipeline.services.rollback import roll_back
+
             to = config.to or None
             return roll_back(platform, environment, service, to=to, who=who, why=why, run_id=run_id, progress=progress)
         case never:

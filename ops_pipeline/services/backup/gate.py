@@ -3,12 +3,15 @@
 `require_backup_minutes`: a good set so young; where there is none one is taken. `require_drill_days`: a restore drill
 that passed within so many days. Only ever asked for what brings something new: a return is never refused. Whatever the
 policy demands, nothing new enters while a restore that was killed in its swap left data of two moments.
+
+What takes and reads sets is imported where it is needed: every deploy loads this module, few have to do with a backup.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ops_pipeline.core.alert import Alert
 from ops_pipeline.core.backup.freshness import words_of
@@ -17,11 +20,10 @@ from ops_pipeline.errors import LeaseHeld, OpsError, PolicyRefused
 from ops_pipeline.ports import Progress, Vault
 from ops_pipeline.services.alerting import tell
 from ops_pipeline.services.backup.restore_journal import refuse_while_switching
-from ops_pipeline.services.backup.set_states import write_state
-from ops_pipeline.services.backup.sets import BackupSet, Listing, find_set, list_sets
-from ops_pipeline.services.backup.structure import structure_problems
-from ops_pipeline.services.backup.take import take_backup
 from ops_pipeline.services.platform import Platform
+
+if TYPE_CHECKING:
+    from ops_pipeline.services.backup.sets import BackupSet, Listing
 
 WAIT_SECONDS = 1800.0
 """How long a backup, prune or restore that is at work is waited for."""
@@ -72,6 +74,8 @@ def drill_objections(platform: Platform, environment: str) -> tuple[str, ...]:
     days = platform.catalogue.environments[environment].policy.require_drill_days
     if days is None:
         return ()
+    from ops_pipeline.services.backup.sets import list_sets
+
     wanted = f"the policy of {environment} demands a restore drill passed within {days:g} days"
     try:
         listing = list_sets(platform, environment)
@@ -87,6 +91,8 @@ def drill_objections(platform: Platform, environment: str) -> tuple[str, ...]:
 
 def backup_preview(platform: Platform, environment: str) -> tuple[str, tuple[str, ...]]:
     """What `ensure_fresh` would do now, in words ("" = nothing), and what would keep it from that."""
+    from ops_pipeline.services.backup.sets import list_sets
+
     policy, settings = platform.catalogue.environments[environment].policy, platform.catalogue.environments[environment]
     minutes = policy.require_backup_minutes
     if minutes is None:
@@ -123,6 +129,9 @@ def hold_after_failure(platform: Platform, environment: str, set_id: str, releas
 
     Never raises: the way back must not depend on the backups. People are alerted when the set could not be held.
     """
+    from ops_pipeline.services.backup.set_states import write_state
+    from ops_pipeline.services.backup.sets import find_set
+
     name = f"failed {release}"
 
     def held(state: SetState) -> SetState:
@@ -169,6 +178,9 @@ def _taken(
     progress: Progress,
 ) -> BackupSet:
     """A set taken now, or by somebody else while we waited."""
+    from ops_pipeline.services.backup.sets import find_set
+    from ops_pipeline.services.backup.take import take_backup
+
     deadline = platform.clock.monotonic() + WAIT_SECONDS
     told = ""
     while True:
@@ -206,11 +218,15 @@ def _taken(
 
 
 def _young(platform: Platform, vault: Vault, environment: str, minutes: float) -> BackupSet | None:
+    from ops_pipeline.services.backup.sets import list_sets
+
     return _first_young(platform, vault, list_sets(platform, environment, vault=vault), minutes)
 
 
 def _first_young(platform: Platform, vault: Vault, listing: Listing, minutes: float) -> BackupSet | None:
     """The newest good set that is young enough, of all data sources there are now, and all there."""
+    from ops_pipeline.services.backup.structure import structure_problems
+
     now, wanted = platform.clock.now(), _sources(platform, listing.environment)
     for one in listing.sets:
         age = (now - one.manifest.started_at).total_seconds() / 60
