@@ -21,6 +21,14 @@ def secrets_archive(secrets: Mapping[str, str], uid: int, gid: int) -> bytes:
     return stream.getvalue()
 
 
+def plain_ids(user: str) -> tuple[int, int] | None:
+    """Given an image's USER, return uid and gid when it says both by itself; None = its files have to be asked."""
+    name, _, group = user.partition(":")
+    if name in ("", "root") and not group:
+        return 0, 0
+    return (int(name), int(group)) if name.isdigit() and group.isdigit() else None
+
+
 def user_ids(user: str, passwd: str, group: str) -> tuple[int, int]:
     """Given an image's USER and its /etc/passwd and /etc/group, return uid and gid. Raise ValueError if unknown."""
     name, _, group_name = user.partition(":")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops_pipeline.adapters.docker_errors import refusal
-from ops_pipeline.adapters.docker_secrets import user_ids
+from ops_pipeline.adapters.docker_secrets import plain_ids, user_ids
 from ops_pipeline.core.addresses import candidate_addresses, dynamic_range
 from ops_pipeline.core.numbering import release_timestamp
 from ops_pipeline.core.precedence import TABLE, Attempt, Effect, Gate, Objection, weigh
@@ -118,6 +118,8 @@ def test_what_an_engine_refuses_is_sorted(words: str, status: int, kind: type[Ex
 def test_the_owner_of_secrets_is_the_images_user(user: str, ids: tuple[int, int]) -> None:
     passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1001:1002::/:/bin/sh\n"
     assert user_ids(user, passwd, "root:x:0:\nweb:x:33:app\n") == ids
+    said_by_itself = user in ("", "root", "4711:12")
+    assert plain_ids(user) == (ids if said_by_itself else None), "the image's files are read only where they matter"
     with pytest.raises(ValueError, match="no user 'nobody'"):
         user_ids("nobody", passwd, "")
     with pytest.raises(ValueError, match="no group 'nobody'"):
