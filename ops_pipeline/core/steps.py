@@ -57,7 +57,8 @@ class Needs:
     probes: tuple[Probing, ...] = ()
     image: str = ""  # repository@digest that hosts should have
     route: bool = False
-    connections: str = ""  # pool whose open connections count
+    connections: str = ""  # pool whose open connections count, as long as `drains` has containers
+    drains: int = 0  # release whose containers are in that pool
     patient: bool = False  # ask a silent replica again before believing it
     verdict: bool = False  # on the release being made
     decision: bool = False  # of a person about its canary

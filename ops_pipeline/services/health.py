@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from ops_pipeline.core.release import ServiceConfiguration
+from ops_pipeline.core.world import Replica
 from ops_pipeline.errors import OpsError
-from ops_pipeline.ports import Probe
+from ops_pipeline.ports import Edge, Probe
 from ops_pipeline.services.configuration import check_names
 from ops_pipeline.services.fleet import Fleet, fleet_of, on_each
 from ops_pipeline.services.instances import find_replicas
@@ -59,29 +63,34 @@ def check_health(platform: Platform, environment: str, service: str) -> HealthRe
     fleet, configuration = fleet_of(platform, environment), live.configuration
 
     def on_host(host: str) -> list[HealthProbe]:
-        probes = [_through_the_edge(platform, fleet, host, service)]
+        # Each question is a process of its own in the edge's container, so they are asked side by side.
+        questions: list[Callable[[], HealthProbe]] = [partial(_through_the_edge, platform, fleet, host, service)]
         try:
             replicas = find_replicas(platform.clock, fleet.runtimes[host], environment, service)
         except OpsError as error:
-            return [*probes, HealthProbe(host, False, 0, error.message)]
+            return [questions[0](), HealthProbe(host, False, 0, error.message)]
         mine = {replica.index: replica for replica in replicas if replica.release == live.containers}
         for index in range(configuration.replicas):
             replica = mine.get(index)
             if replica is None:
-                probes.append(HealthProbe(host, False, 0, f"replica {index} of #{live.release} does not exist"))
-                continue
-            if replica.state != "running" or replica.health == "unhealthy":
-                probes.append(HealthProbe(replica.key, False, 0, f"is {replica.state}, health {replica.health}"))
-                continue
-            try:
-                answer = fleet.edges[host].probe(replica.address, configuration.port, configuration.health_path)
-            except OpsError as error:
-                answer = Probe(0, error.message)
-            probes.append(HealthProbe(replica.key, answer.ok, answer.status, answer.detail or f"HTTP {answer.status}"))
-        return probes
+                gone = HealthProbe(host, False, 0, f"replica {index} of #{live.release} does not exist")
+                questions.append(lambda gone=gone: gone)  # type: ignore[misc]
+            else:
+                questions.append(partial(_directly, fleet.edges[host], replica, configuration))
+        return on_each(questions, lambda ask: ask())
 
     found = [probe for probes in on_each(fleet.hosts, on_host) for probe in probes]
     return HealthReport(environment, service, live.release, tuple(found))
+
+
+def _directly(edge: Edge, replica: Replica, configuration: ServiceConfiguration) -> HealthProbe:
+    if replica.state != "running" or replica.health == "unhealthy":
+        return HealthProbe(replica.key, False, 0, f"is {replica.state}, health {replica.health}")
+    try:
+        answer = edge.probe(replica.address, configuration.port, configuration.health_path)
+    except OpsError as error:
+        answer = Probe(0, error.message)
+    return HealthProbe(replica.key, answer.ok, answer.status, answer.detail or f"HTTP {answer.status}")
 
 
 def _through_the_edge(platform: Platform, fleet: Fleet, host: str, service: str) -> HealthProbe:

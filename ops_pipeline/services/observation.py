@@ -117,7 +117,7 @@ def _look_at(
         questions += [partial(answer, replica, probing) for replica in mine]
     if needs.route:
         questions.append(lambda: _Seen(host, route_fault=route_fault(platform, fleet, host, service)))
-    if needs.connections:
+    if needs.connections and any(replica.release == needs.drains for replica in seen.replicas):
         questions.append(connections)
     for part in on_each(questions, lambda ask: ask()):
         seen = replace(
