@@ -2,8 +2,10 @@
 
 A run is a fresh process from its start to its end, recorded in a Dagster instance, as the run launcher starts it. The
 bare steps are the calls the deploy cannot do without: pull by digest, create and start a container with the same
-limits, ask its health until it answers, set HAProxy's server and map, read them back, ask through the edge, stop and
-remove the container that is two versions old.
+limits and its secret, ask its health until it answers, set HAProxy's server and map, read them back, ask through the
+edge, see that the container that is two versions old has no connection left, take it out of HAProxy, stop and remove
+it. What is policy and not a step, above all the second for which a new container has to stay healthy beside the old
+one, is in the deploy run only.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from pathlib import Path
 from statistics import median
 
 import docker
+import docker.models.containers
+import docker.types
 
+from ops_pipeline.adapters.docker_secrets import FOLDER, secrets_archive
 from ops_pipeline_tests.testbed.registry import running_registry
 from ops_pipeline_tests.testbed.releases import ENVIRONMENT, ReleaseBed, release_bed
 
@@ -67,7 +72,7 @@ class Bare:
 
     def __init__(self, bed: ReleaseBed) -> None:
         self.bed, self.engine, self.edge = bed, bed.edge.engine, bed.edge.container
-        self.old: list[docker.models.containers.Container] = []
+        self.old: list[tuple[docker.models.containers.Container, str]] = []
 
     def deploy(self, image: str, number: int) -> float:
         """One deploy; return its wall seconds."""
@@ -82,8 +87,11 @@ class Bare:
             tmpfs={"/tmp": ""},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
+            init=True,
+            mounts=[docker.types.Mount(FOLDER, None)],
             network=self.bed.edge.network.name,
         )
+        container.put_archive(FOLDER, secrets_archive({"TOKEN": "secret"}, 10001, 10001))
         self.bed.edge.network.disconnect(container)
         self.bed.edge.network.connect(container, ipv4_address=address)
         container.start()
@@ -95,9 +103,12 @@ class Bare:
             raise SystemExit("HAProxy did not take the switch")
         while self._shell("curl -fsS -m 2 -o /dev/null http://127.0.0.1:8080/bare/load && echo ok") != "ok":
             time.sleep(0.05)
-        self.old.append(container)
+        self.old.append((container, pool))
         if len(self.old) > 2:
-            leaving = self.old.pop(0)
+            leaving, pool = self.old.pop(0)
+            while not _idle(self._runtime(f"show stat bare__{pool} 2 -1")):
+                time.sleep(0.05)
+            self._runtime(f"set server bare__{pool}/s1 state maint")
             leaving.stop(timeout=5)
             leaving.remove(v=True)
         return time.monotonic() - began
@@ -108,6 +119,11 @@ class Bare:
 
     def _runtime(self, commands: str) -> str:
         return self._shell(f"echo '{commands}' | socat -t5 - UNIX-CONNECT:/run/ops-edge/admin.sock")
+
+
+def _idle(statistics: str) -> bool:
+    """Whether HAProxy's row of a backend counts no open session."""
+    return statistics.splitlines()[1].split(",")[4] == "0"
 
 
 def measure(folder: Path) -> dict[str, list[float]]:
@@ -125,6 +141,7 @@ def measure(folder: Path) -> dict[str, list[float]]:
             "OPS_CATALOGUE": str(catalogue),
             "OPS_PROJECT_ROOT": str(folder),
             "PYTHONPATH": f"{project}:{REPOSITORY}",
+            "OPS_EXTRA_LABELS": ",".join(f"{key}={value}" for key, value in bed.edge.labels.items()),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
         }
         partition = f'{{"partition_key": "{ENVIRONMENT}|web"}}'
