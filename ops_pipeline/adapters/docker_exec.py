@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
 import threading
 import time
@@ -15,7 +16,7 @@ from ops_pipeline.errors import Transient, Unavailable
 if TYPE_CHECKING:
     from docker import APIClient
 
-_STDOUT, _STDERR = 1, 2
+_STDOUT = 1
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,40 @@ class ExecResult:
     code: int  # 126 or 127: the container has no such program
     out: str
     err: str
+
+
+class Frames:
+    """The connection to a program: what is sent is its input; both its outputs come interleaved in frames."""
+
+    def __init__(self, stream: Any) -> None:
+        # docker-py wraps the socket of a local engine, and gives it bare for TLS and ssh.
+        self._raw = getattr(stream, "_sock", stream)
+        self._buffer = bytearray()
+        self.out = bytearray()
+        self.err = bytearray()
+
+    def send(self, data: bytes, timeout_seconds: float) -> None:
+        """Raise TimeoutError, OSError."""
+        self._raw.settimeout(timeout_seconds)
+        self._raw.sendall(data)
+
+    def end(self) -> None:
+        """Nothing more is sent or wanted. Raise OSError when the other side was quicker."""
+        self._raw.shutdown(socket.SHUT_RDWR)
+
+    def receive(self, deadline: float) -> bool:
+        """Wait for more until a monotonic time; False at the end. Raise TimeoutError, OSError."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._raw.settimeout(left)
+        piece = self._raw.recv(65536)
+        self._buffer += piece
+        # A frame: kind, three empty bytes, length, content.
+        while len(self._buffer) >= 8 and len(self._buffer) >= 8 + (length := struct.unpack(">I", self._buffer[4:8])[0]):
+            (self.out if self._buffer[0] == _STDOUT else self.err).extend(self._buffer[8 : 8 + length])
+            del self._buffer[: 8 + length]
+        return bool(piece)
 
 
 class ContainerExec:
@@ -47,50 +82,45 @@ class ContainerExec:
         Raise Unavailable (engine or container missing), Transient (no end in time, container restarting).
         """
         deadline = time.monotonic() + timeout_seconds
-        with self._translated():
-            client = self._engine()
-            created = client.exec_create(self._container, list(argv), stdin=True, stdout=True, stderr=True)
-            stream = client.exec_start(created["Id"], socket=True)
+        stream, exec_id = self.open(argv)
         try:
-            # docker-py wraps the socket of a local engine, and gives it bare for TLS and ssh.
-            out, err = self._talk(getattr(stream, "_sock", stream), payload, deadline, timeout_seconds)
+            out, err = self._talk(Frames(stream), payload, deadline, timeout_seconds)
         finally:
             with contextlib.suppress(OSError):
                 stream.close()
         with self._translated():
-            code = client.exec_inspect(created["Id"])["ExitCode"]
+            code = self._engine().exec_inspect(exec_id)["ExitCode"]
+        return self.result(code, out, err)
+
+    def open(self, argv: Sequence[str]) -> tuple[Any, str]:
+        """Start `argv`; return the connection to it, to be closed by the caller, and its id. Raise as `run` does."""
+        with self._translated():
+            client = self._engine()
+            created = client.exec_create(self._container, list(argv), stdin=True, stdout=True, stderr=True)
+            return client.exec_start(created["Id"], socket=True), str(created["Id"])
+
+    def result(self, code: int | None, out: str, err: str) -> ExecResult:
+        """What a program left behind. Raise Transient when it was broken off."""
         missing_program = code in {126, 127} and ("not found" in out or "no such file" in out)
         if code is None or code in {137, 143} or (code == 126 and not missing_program):
             words = " ".join((err or out).split())
             raise Transient(f"a command in container {self._container} on {self._host} was broken off: {words}")
         return ExecResult(code=code, out=out, err=err)
 
-    def _talk(self, raw: Any, payload: bytes, deadline: float, timeout_seconds: float) -> tuple[str, str]:
-        streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
-        buffer = bytearray()
+    def silent(self, timeout_seconds: float) -> Transient:
+        """The error of a program that did not end in time."""
+        return Transient(f"container {self._container} on {self._host} did not answer within {timeout_seconds:.0f} s")
+
+    def _talk(self, frames: Frames, payload: bytes, deadline: float, timeout_seconds: float) -> tuple[str, str]:
         try:
-            raw.settimeout(timeout_seconds)
-            raw.sendall(payload)
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                raw.settimeout(left)
-                piece = raw.recv(65536)
-                if not piece:
-                    break
-                buffer += piece
-                # The engine interleaves both streams in frames: kind, three empty bytes, length, content.
-                while len(buffer) >= 8 and len(buffer) >= 8 + (length := struct.unpack(">I", buffer[4:8])[0]):
-                    streams.setdefault(buffer[0], bytearray()).extend(buffer[8 : 8 + length])
-                    del buffer[: 8 + length]
+            frames.send(payload, timeout_seconds)
+            while frames.receive(deadline):
+                pass
         except TimeoutError as error:
-            raise Transient(
-                f"container {self._container} on {self._host} did not answer within {timeout_seconds:.0f} s"
-            ) from error
+            raise self.silent(timeout_seconds) from error
         except OSError as error:
             raise Transient(f"connection to container {self._container} on {self._host} broke: {error}") from error
-        return streams[_STDOUT].decode(errors="replace"), streams[_STDERR].decode(errors="replace")
+        return frames.out.decode(errors="replace"), frames.err.decode(errors="replace")
 
     def _engine(self) -> APIClient:
         with self._lock:

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import TypeVar
 
 from ops_pipeline.adapters.docker_exec import ContainerExec, ExecResult
+from ops_pipeline.adapters.docker_session import ContainerSessions
 from ops_pipeline.core.edge_config import (
     frame_config,
     service_config,
@@ -62,7 +63,7 @@ class HaproxyEdge:
         self._hint = (
             f"Start it: the container {container} of environment {environment} (`make demo` starts all of them)."
         )
-        self._exec = ContainerExec(docker_url, host, container, self._hint)
+        self._sessions = ContainerSessions(ContainerExec(docker_url, host, container, self._hint), "edge")
         # What `ensure` declared. May be out of date: the script refuses a change made from another structure.
         self._structures: dict[str, EdgeService] = {}
 
@@ -245,7 +246,7 @@ class HaproxyEdge:
         timeout: float,
         allow: frozenset[int] | set[int] = frozenset(),
     ) -> ExecResult:
-        result = self._exec.run(["edge", verb, str(len(payload)), *arguments], payload, timeout)
+        result = self._sessions.run([verb, str(len(payload)), *arguments], payload, timeout)
         if result.code == 0 or result.code in allow:
             return result
         raise self._error(result, arguments)
