@@ -27,7 +27,7 @@ from ops_pipeline.adapters.docker_secrets import FOLDER, secrets_archive
 from ops_pipeline_tests.testbed.registry import running_registry
 from ops_pipeline_tests.testbed.releases import ENVIRONMENT, ReleaseBed, release_bed
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("OPS_BENCH_RUNS", "5"))
 LIMIT = 1.5  # empty runs on top of the bare steps
 REPOSITORY = Path(__file__).parents[1]
 MAP = "/var/lib/ops-edge/routing.map"
