@@ -10,7 +10,7 @@ help: ## This list
 
 .PHONY: demo
 demo: ## Set up everything, deploy the sample, promote a canary, take back two bad releases, lose all data, restore
-	@$(RUN) demo
+	@$(RUN) demo $(ARGS)
 
 .PHONY: test
 test: ## Set up everything and run all tests on real components; ARGS="-k name" passes on to pytest

@@ -10,6 +10,7 @@ from deploy.setup import (
     application,
     base_image,
     browser,
+    commands,
     database_images,
     docker_cli,
     down,
@@ -34,7 +35,7 @@ usage: deploy/setup/run COMMAND
   browser          Chromium for the tests
   databases [NAME…]  database servers for the tests
   stack [up|down|status] [SERVICE…]
-  demo             set-up, the stack, then the demonstration
+  demo [--all]     set-up, the stack, then the demonstration; --all repeats acts that passed unchanged
   test [PYTEST ARGUMENT…]
   down             stop and remove what the demo started
   purge            the same, and what `down` keeps"""
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     name, rest = (arguments[0] if arguments else ""), tuple(arguments[1:])
     if name == "test":
         return run_tests.main(rest)
-    commands: dict[str, Callable[[], object]] = {
+    known: dict[str, Callable[[], object]] = {
         "setup": everything.set_up,
         "venv": venv.ensure,
         "engine": _engine,
@@ -56,15 +57,15 @@ def main(arguments: Sequence[str]) -> int:
         "browser": browser.ensure,
         "databases": lambda: _databases(rest),
         "stack": lambda: _stack(rest),
-        "demo": _demo,
+        "demo": lambda: _demo(rest),
         "down": down.down,
         "purge": lambda: down.down(purge=True),
     }
-    if name not in commands:
+    if name not in known:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        commands[name]()
+        known[name]()
     except SetupError as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -106,14 +107,18 @@ def _stack(rest: Sequence[str]) -> None:
         raise SetupError(f"stack {verb}: up, down or status")
 
 
-def _demo() -> None:
-    everything.set_up()
+def _demo(rest: Sequence[str]) -> None:
+    if not set(rest) <= {"--all"}:
+        raise SetupError(f"demo {' '.join(rest)}: only --all is known, which plays every act again")
+    everything.set_up(for_demo=True)
     chosen = stack.demo_stack()
-    chosen.up()
+    later = everything.left_for_later()
+    chosen.up(*([name for name in stack.services() if name not in later] if later else []))
     stack.report(chosen)
-    say("demo", "set-up is done; the demonstration begins")
+    say("demo", "set-up is done; the demonstration begins" + (f"; {', '.join(later)} will follow" if later else ""))
     os.environ["OPS_STACK_LABEL"] = chosen.environment["OPS_STACK_LABEL"]
-    os.execv(venv.PYTHON, [str(venv.PYTHON), "-m", "examples.demo"])
+    os.environ["OPS_DEMO_BEGAN"] = f"{commands.started:.1f}"
+    os.execv(venv.PYTHON, [str(venv.PYTHON), "-m", "examples.demo", *rest])
 
 
 if __name__ == "__main__":

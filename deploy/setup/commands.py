@@ -20,7 +20,8 @@ STATE = ROOT / ".ops"
 RUN = STATE / "run"
 LOG = STATE / "log"
 
-_started = time.monotonic()
+started = time.monotonic()
+"""When this command began."""
 _speaking = threading.Lock()
 
 
@@ -31,7 +32,7 @@ class SetupError(Exception):
 def say(subject: str, text: str) -> None:
     """Print one progress line with the seconds since the start."""
     with _speaking:
-        print(f"[{time.monotonic() - _started:6.1f} s] {subject}: {text}", flush=True)
+        print(f"[{time.monotonic() - started:6.1f} s] {subject}: {text}", flush=True)
 
 
 @contextmanager

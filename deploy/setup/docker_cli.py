@@ -81,14 +81,17 @@ def compose() -> tuple[str, ...] | None:
     return None
 
 
+def compose_package() -> str:
+    """Name of the package that brings a compose command; Ubuntu's is the newer one."""
+    return "docker-compose-v2" if debian.can_install() and debian.offers("docker-compose-v2") else "docker-compose"
+
+
 def ensure_compose() -> tuple[str, ...]:
     """The compose command, installed first where we may. Raise SetupError."""
     found = compose()
     if found is not None:
         return found
-    package = "docker-compose"
-    if debian.can_install() and debian.offers("docker-compose-v2"):
-        package = "docker-compose-v2"
+    package = compose_package()
     debian.install(
         "compose",
         [package],

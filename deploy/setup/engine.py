@@ -55,8 +55,11 @@ def ensure() -> bool:
     if not debian.can_install():
         raise SetupError(f"no Docker Engine answers, and nothing was changed. Run:\n{BY_HAND}")
     if shutil.which("dockerd") is None or docker_cli.docker() is None:
-        debian.install("engine", ["docker.io", "iptables"], "no Docker Engine answers", otherwise=BY_HAND)
+        # With what is needed next: one call of apt-get takes less time than two.
+        compose = [] if docker_cli.compose() else [docker_cli.compose_package()]
+        debian.install("engine", ["docker.io", "iptables", *compose], "no Docker Engine answers", otherwise=BY_HAND)
         docker_cli.docker.cache_clear()
+        docker_cli.compose.cache_clear()
     RUN.mkdir(parents=True, exist_ok=True)
     with step("engine", "starting the Docker Engine (it was not running)"):
         if Path("/run/systemd/system").is_dir() and not extra:

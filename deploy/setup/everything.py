@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from deploy.setup import base_image, browser, database_images, docker_cli, engine, stack_images, venv
+from deploy.setup import base_image, browser, database_images, docker_cli, engine, sample_images, stack_images, venv
 from deploy.setup.commands import RUN, say
 
 
@@ -24,14 +24,19 @@ def alone() -> Iterator[None]:
         yield
 
 
-def set_up(*, for_tests: bool = False) -> bool:
+NOT_WAITED_FOR = ("azurite",)
+"""The demonstration uses none of these, and they take longest: they are built while it waits for something else."""
+
+
+def set_up(*, for_tests: bool = False, for_demo: bool = False) -> bool:
     """Virtual environment, engine, compose, base image, stack images; for tests also a browser and databases.
 
-    Return whether the engine was started here.
+    For the demonstration the sample's layers and databases as well, and of `NOT_WAITED_FOR` only what is there. Return
+    whether the engine was started here.
     """
     with alone(), ThreadPoolExecutor(max_workers=3) as pool:
         environment = pool.submit(venv.ensure)
-        images = pool.submit(_engine_and_images, for_tests)
+        images = pool.submit(_engine_and_images, for_tests, for_demo)
         chromium = pool.submit(browser.ensure) if for_tests else None
         environment.result()
         if chromium is not None:
@@ -39,12 +44,22 @@ def set_up(*, for_tests: bool = False) -> bool:
         return images.result()
 
 
-def _engine_and_images(for_tests: bool) -> bool:
+def left_for_later() -> tuple[str, ...]:
+    """Images, and services of their names, that the demonstration begins without."""
+    return tuple(name for name in NOT_WAITED_FOR if not stack_images.present(stack_images.image(name)))
+
+
+def _engine_and_images(for_tests: bool, for_demo: bool) -> bool:
     started = engine.ensure()
     command = docker_cli.ensure_compose()
     say("compose", f"using {' '.join(command)}")
     base_image.ensure()
-    stack_images.ensure()
+    if for_demo:
+        later = left_for_later()
+        names = tuple(each.name for each in stack_images.IMAGES if each.name not in later)
+        stack_images.ensure(names, beside=sample_images.IMAGES, workers=3)
+    else:
+        stack_images.ensure()
     if for_tests:
         database_images.ensure()
     return started

@@ -139,6 +139,12 @@ class Stack:
         return "\n".join(f"  {names[each]:{width}}  http://127.0.0.1:{self.port(each)}/" for each in PORTS)
 
 
+def services() -> list[str]:
+    """Names of all services; one edge per environment, else a service is named like its image."""
+    names = [each.name for each in stack_images.IMAGES if each.serves and each.name != "edge"]
+    return [*names, "edge-dev", "edge-prod"]
+
+
 def prepare_door(folder: Path) -> None:
     """Make what the front door waits for, as `ops serve` would: the folder, and the secret once per installation."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -23,9 +24,10 @@ DEPLOY = ROOT / "deploy"
 
 @dataclass(frozen=True)
 class StackImage:
-    """One image: build context and Dockerfile below deploy/, and the files that go in.
+    """One image: build context and Dockerfile below `root`, and the files that go in.
 
     `serves`: whether it runs as a part of the local stack; the others are started by the control plane itself.
+    `target` is the stage to build, empty for the last one; `also` is another name that somebody looks for.
     """
 
     name: str
@@ -33,6 +35,9 @@ class StackImage:
     dockerfile: str
     inputs: tuple[str, ...]
     serves: bool = True
+    root: Path = DEPLOY
+    target: str = ""
+    also: str = ""
 
     @property
     def variable(self) -> str:
@@ -79,11 +84,11 @@ def tag(each: StackImage) -> str:
     """Name with which this image, in its present state, is or will be built."""
     digest = hashlib.sha256(base_id().encode())
     for name in each.inputs:
-        top = DEPLOY / name
+        top = each.root / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and "__pycache__" not in path.parts:
                 mode = "x" if os.access(path, os.X_OK) else "-"
-                digest.update(f"\0{path.relative_to(DEPLOY).as_posix()}\0{mode}\0".encode() + path.read_bytes())
+                digest.update(f"\0{path.relative_to(each.root).as_posix()}\0{mode}\0".encode() + path.read_bytes())
     return f"ops-stack/{each.name}:{digest.hexdigest()[:12]}"
 
 
@@ -92,28 +97,32 @@ def tags() -> dict[str, str]:
     return {each.variable: tag(each) for each in IMAGES}
 
 
-def ensure(names: tuple[str, ...] = ()) -> None:
-    """Build what is missing, two at a time. Raise SetupError with the end of the first failed build's output."""
-    wanted = [each for each in IMAGES if not names or each.name in names]
-    missing = [each for each in wanted if not _present(tag(each))]
-    with ThreadPoolExecutor(max_workers=2) as pool:
+def ensure(names: tuple[str, ...] = (), *, beside: Sequence[StackImage] = (), workers: int = 2) -> None:
+    """Build what is missing, the images of `beside` first. Raise SetupError with the end of the first failed build.
+
+    So many `workers` build at a time: half of a build waits for the network, so one more than there are cores pays.
+    """
+    wanted = [*beside, *(each for each in IMAGES if not names or each.name in names)]
+    missing = [each for each in wanted if not present(each)]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         for done in [pool.submit(_build, each) for each in missing]:
             done.result()
     for each in wanted:
-        output([need_docker().path, "tag", tag(each), f"ops-stack/{each.name}:local"])
-    present = len(wanted) - len(missing)
-    say("images", f"{present} of {len(wanted)} stack images were present, {len(missing)} built")
+        for name in (f"ops-stack/{each.name}:local", *filter(None, [each.also])):
+            output([need_docker().path, "tag", tag(each), name])
+    say("images", f"{len(wanted) - len(missing)} of {len(wanted)} images were present, {len(missing)} built")
 
 
-def _present(name: str) -> bool:
-    return output([need_docker().path, "image", "inspect", "--format", "{{.Id}}", name]) is not None
+def present(each: StackImage) -> bool:
+    """Whether this image, in its present state, is there."""
+    return output([need_docker().path, "image", "inspect", "--format", "{{.Id}}", tag(each)]) is not None
 
 
 def _build(each: StackImage) -> None:
     cli = need_docker()
     began = time.monotonic()
     argv = [cli.path, "build", *base_image.proxy_arguments(), "--tag", tag(each)]
-    argv += ["--label", f"ops.stack-image={each.name}"]
-    argv += ["--file", str(DEPLOY / each.dockerfile), str(Path(DEPLOY / each.context))]
+    argv += ["--label", f"ops.stack-image={each.name}", *(["--target", each.target] if each.target else [])]
+    argv += ["--file", str(each.root / each.dockerfile), str(each.root / each.context)]
     execute(argv, log=f"image-{each.name}", timeout=900, env=cli.environment)
     say("images", f"{each.name} built in {time.monotonic() - began:.1f} s")

@@ -2,157 +2,230 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
-from examples.demo import backups, data_services, project
+from deploy.setup import everything
+from examples.demo import data_services, later, project
+from examples.demo.backups import Story
 from examples.demo.commands import (
     BIN,
     PORTS,
     DemoFailed,
     console,
-    newest_release,
     ops,
-    ops_json,
-    ops_together,
     start_control_plane,
-    title,
+    stop_what_was_left,
 )
-from examples.demo.traffic import Traffic
+from examples.demo.delivery import FAILING, GOOD, NEVER_READY, TURNING, Delivery, forget_quarantines
+from examples.demo.output import title
+from examples.demo.programme import Act, left_out, perform
+from examples.demo.record import FILE, Record, state_of_everything
+from examples.demo.traffic import all_acts
 
-ROLLED_BACK, REFUSED = 6, 3
-"""Exit codes of `ops`."""
-GONE_SECONDS = 60.0
-"""So long the sensor may take; the rule needs some ten seconds for a release that fails half of all requests."""
+AGAIN = "make demo ARGS=--all"
+INTERRUPTED = 130
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the demonstration. Return the exit code: 0 only when everything went as announced."""
     began = time.monotonic()
+    asked = float(os.environ.get("OPS_DEMO_BEGAN") or began)
     try:
-        play()
+        prepare()
+        record = Record(FILE, state_of_everything())
+        passed = () if "--all" in arguments else tuple(record.passed)
+        with_later = bool(everything.left_for_later())
+        missing = left_out(programme((), with_later=with_later), passed)
+        announce(missing, record)
+        perform(
+            programme(tuple(act.name for act in missing), with_later=with_later),
+            lambda act, seconds: record.note(act.name, datetime.now(UTC), seconds),
+        )
+        project.checkout("main")
     except DemoFailed as failure:
         console.print(f"\n[bold red]The demonstration stopped:[/] {failure}")
-        console.print("What runs is left as it is; `make down` removes it.")
+        console.print("What runs is left as it is; `make demo` begins again, `make down` removes it.")
         return 1
-    farewell(time.monotonic() - began)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; `make demo` goes on with what is left, `make down` removes what runs")
+        return INTERRUPTED
+    farewell(time.monotonic() - asked, time.monotonic() - began, missing)
     return 0
 
 
-def play() -> None:
-    """All acts, in order."""
+def prepare() -> None:
+    """Everything the first act needs."""
     title("A team's project: .ops/demo/project, a git repository with five versions of the storefront")
     project.create()
+    console.print("\n".join(f"{tag}: {message}" for tag, message in project.messages()), markup=False)
 
     title("The keys of backups: one signs, one opens; the machine that takes them needs only the first")
     ops("backup", "keys")
 
-    title("PostgreSQL and Redis beside each environment")
-    data_services.start()
+    title("The control plane: Dagster UI, daemon and code server, behind the front door; a database per environment")
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        databases = pool.submit(data_services.start)
+        start_control_plane()
+        databases.result()
+    stop_what_was_left()
+    forget_quarantines()
 
-    title("The control plane: Dagster UI, daemon and code server, behind the front door")
-    start_control_plane()
-    forget_earlier_quarantines()
 
-    title("Version 1: test, build, scan")
-    project.checkout("v1.0.0")
-    ops_together(("build", "api"), ("build", "frontend"))
+def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
+    """All acts in an order in which they could be played; those named in `without` are left out."""
+    delivery, story = Delivery(), Story()
+    whole = "canary" not in without
+    by_hand = "prod" if whole else "dev"
+    acts = [
+        Act("first-built", "Version 1: test, build, scan", delivery.build_first),
+        Act(
+            "first-in-dev",
+            "Version 1 goes live in dev" if whole else "Version 1 once more in dev: started beside, verified, switched",
+            delivery.first_in_dev if whole else delivery.first_again_in_dev,
+            ("first-built",),
+        ),
+        Act(
+            "first-in-prod",
+            "The very same digests in prod" if whole else "Version 1 serves prod",
+            delivery.promote_first if whole else delivery.first_in_prod,
+            ("first-in-dev",) if whole else ("first-built",),
+        ),
+    ]
+    newest = "first-built"
+    wanted = {
+        GOOD: ("canary", "Version 2 takes larger photos: test, build, scan"),
+        NEVER_READY: ("never-ready", "Version 3 breaks its health check, unnoticed: test, build, scan"),
+        FAILING: ("", "Version 4 breaks one request in ten, unnoticed: test, build, scan"),
+        TURNING: ("turns-bad", "Version 5 breaks after a while, unnoticed: test, build, scan"),
+    }
+    for version, (act, words) in wanted.items():
+        if act not in without:
+            name = f"{version}-built"
+            acts.append(Act(name, words, lambda version=version: delivery.build(version), (newest,)))
+            newest = name
+    acts += [
+        Act(
+            "written",
+            "Listings and photos, written through the API of prod",
+            story.write,
+            ("first-in-prod",),
+        ),
+        Act(
+            "backup",
+            "A backup, by the job that the schedule starts every six hours: databases first, then photos, one set",
+            story.back_up,
+            ("written",),
+        ),
+        Act(
+            "disaster",
+            "Disaster: every listing, every photo and the cache are gone; one command brings back that date",
+            story.lose_everything_and_have_it_back,
+            ("backup",),
+            once=True,
+        ),
+        Act(
+            "drill",
+            "A drill: the same set, restored into throw-away servers and compared, while nobody notices",
+            story.drill,
+            ("disaster",) if "disaster" not in without else ("backup",),
+        ),
+    ]
+    if whole:
+        acts += [
+            Act(
+                "second-in-dev",
+                "Version 2 of the API in dev",
+                delivery.next_in_dev,
+                ("first-in-prod", f"{GOOD}-built"),
+            ),
+            Act(
+                "canary",
+                "Version 2 in prod, while people use it: a canary, promoted by what users get",
+                delivery.canary,
+                ("second-in-dev", "disaster" if "disaster" not in without else "written"),
+                once=True,
+            ),
+        ]
+    acts += [
+        Act(
+            "failing",
+            "Version 4 fails one request in ten: the canary is taken back by itself",
+            delivery.take_back_a_canary,
+            (
+                f"{FAILING}-built",
+                *(("canary",) if whole else ("disaster",) if "disaster" not in without else ("written",)),
+            ),
+        ),
+        Act(
+            "by-hand",
+            f"Back to the version before, by hand, in {by_hand}",
+            lambda: delivery.back_by_hand(by_hand),
+            ("failing",) if whole else ("first-in-dev",),
+        ),
+        Act(
+            "never-ready",
+            "Version 3 never becomes ready: refused, traffic does not move",
+            delivery.refuse,
+            (f"{NEVER_READY}-built", "second-in-dev" if whole else "by-hand"),
+            once=True,
+        ),
+    ]
+    before = "never-ready" if "never-ready" not in without else "second-in-dev" if whole else "by-hand"
+    acts += [
+        Act(
+            "turns-bad",
+            "Version 5 goes wrong ten seconds after it is fully live: the sensor takes it back",
+            lambda: delivery.take_back_a_live_release(after_promotion=whole),
+            (f"{TURNING}-built", before),
+            once=True,
+        ),
+    ]
+    if with_later:
+        acts.append(Act("later", "The rest of the local stack, which nothing here waits for", later.start, ("drill",)))
+    acts = [act for act in acts if act.name not in without]
+    played = [act.name for act in acts]
+    acts += [
+        Act(
+            "quarantined",
+            "What was judged bad is in quarantine: nothing deploys it until somebody lifts that",
+            delivery.quarantined,
+            tuple(name for name in ("failing", "by-hand", "turns-bad", "never-ready") if name in played),
+        ),
+    ]
+    return [*acts, Act("status", "What runs where", lambda: show_status(), tuple(act.name for act in acts))]
 
-    title("Version 1 goes live in dev, and the very same digests in prod")
-    ops_together(("deploy", "api", "dev"), ("deploy", "frontend", "dev"))
-    ops_together(("promote", "api", "prod"), ("promote", "frontend", "prod"))
 
-    # Versions 2, 3 and 4 come to prod in this order; 4 is the bad one.
-    with Traffic(int(PORTS["prod"]), rate=100, bad_releases=(newest_release("api", "prod") + 3,)) as traffic:
-        upgrade(traffic)
-        refuse(traffic)
-        take_back_a_canary(traffic)
-        title("Back to version 1, by hand")
-        traffic.lap()
-        ops("rollback", "api", "prod", "--why", "demonstration")
-        traffic.show("during the roll-back")
-    expect_nothing_lost(traffic)
-    take_back_a_live_release()
-
-    backups.lose_everything_and_have_it_back()
-
-    title("Both bad digests are in quarantine: nothing deploys them until somebody lifts it")
-    ops("quarantine", "list")
-    ops("deploy", "api", "dev", expect=REFUSED)
-    forget_earlier_quarantines()
-
-    title("What runs where")
+def show_status() -> None:
+    """The table of all environments."""
     ops("status")
 
 
-def upgrade(traffic: Traffic) -> None:
-    """A good canary: 10 %, 50 %, everybody, each step upward by verdict."""
-    title("Version 2 of the API, while people use prod: a canary, promoted by what users get")
-    project.checkout("v2.0.0")
-    ops("build", "api")
-    ops("deploy", "api", "dev")
-    traffic.lap()
-    ops("promote", "api", "prod")
-    traffic.show("during the upgrade")
+def announce(missing: Sequence[Act], record: Record) -> None:
+    """Say what is left out, why, and how to see it again."""
+    if not missing:
+        return
+    title("What has been shown, and nothing has changed since: the versions, the catalogue, the code, the images")
+    for act in missing:
+        passed = record.passed[act.name]
+        console.print(
+            f"  left out: {act.title} [dim](passed {passed.at:%Y-%m-%d %H:%M} UTC, took {passed.seconds:.0f} s)[/]",
+            soft_wrap=True,
+        )
+    console.print(f"All acts again: [bold]{AGAIN}[/]")
 
 
-def refuse(traffic: Traffic) -> None:
-    """A version that never becomes ready."""
-    title("Version 3 never becomes ready: refused, traffic does not move")
-    project.checkout("v3.0.0")
-    ops("build", "api")
-    traffic.lap()
-    ops("deploy", "api", "prod", "--why", "hurry", expect=1)
-    traffic.show("during the failed deploy")
-
-
-def take_back_a_canary(traffic: Traffic) -> None:
-    """A canary that fails one request in ten."""
-    title("Version 4 fails one request in ten: the canary is taken back by itself")
-    project.checkout("v4.0.0")
-    ops("build", "api")
-    traffic.lap()
-    ops("deploy", "api", "prod", "--why", "it worked here", expect=ROLLED_BACK)
-    traffic.show("during the canary")
-
-
-def take_back_a_live_release() -> None:
-    """A release that passes everything and goes wrong ten seconds later."""
-    title("Version 5 goes wrong ten seconds after it is fully live: the sensor takes it back")
-    project.checkout("v5.0.0")
-    ops("build", "api")
-    bad = newest_release("api", "dev") + 1
-    with Traffic(int(PORTS["dev"]), rate=60, bad_releases=(bad,)) as traffic:
-        ops("deploy", "api", "dev")
-        console.print("live; now nobody does anything …")
-        began = time.monotonic()
-        while newest_release("api", "dev") == bad or ops_json("status", "api", "dev")[0]["working"]:
-            if time.monotonic() - began > GONE_SECONDS:
-                raise DemoFailed(f"#{bad} was not rolled back within {GONE_SECONDS:.0f} s")
-            time.sleep(1)
-        console.print(f"rolled back {time.monotonic() - began:.0f} s after it went live")
-        traffic.show("around the roll-back")
-        ops("verdict", "api", "dev", "--release", str(bad))
-        ops("releases", "api", "dev", "--limit", "3")
-    expect_nothing_lost(traffic)
-
-
-def expect_nothing_lost(traffic: Traffic) -> None:
-    """Print the final count. Raise DemoFailed when a request was lost."""
-    traffic.show_total()
-    if traffic.lost_total:
-        raise DemoFailed(f"{traffic.lost_total} requests were lost; there must be none")
-
-
-def forget_earlier_quarantines() -> None:
-    """Lift what this or an earlier demonstration put into quarantine, so that it can be repeated."""
-    for record in ops_json("quarantine", "list"):
-        ops("quarantine", "lift", record["digest"], "--why", "the demonstration goes on")
-
-
-def farewell(seconds: float) -> None:
-    """Say where everything is and what to try next."""
-    title(f"Done in {seconds:.0f} s. It stays up until `make down`")
+def farewell(seconds: float, acts_seconds: float, missing: Sequence[Act]) -> None:
+    """Say how it went, where everything is and what to try next."""
+    title(f"Done in {seconds:.0f} s, {seconds - acts_seconds:.0f} s of them set-up. It stays up until `make down`")
+    console.print(f"[bold green]{all_acts.lost} lost[/] of {all_acts.answered + all_acts.lost:,} requests in all acts")
+    if missing:
+        console.print(f"{len(missing)} acts were left out, because they passed before and nothing changed: {AGAIN}")
+    console.print()
     addresses = [
         ("Dagster UI", PORTS["front_door"], ""),
         ("storefront, prod", PORTS["prod"], ""),
@@ -170,7 +243,7 @@ def farewell(seconds: float) -> None:
         "ops releases api prod          # who deployed what, and why",
         "ops plan api prod              # what a deploy would do now, and how long its canary needs",
         "ops replay api prod --since 1h --thresholds error_rate=0.2   # what other thresholds would have done",
-        "ops rollback api prod --to 2   # forward again, to the release before",
+        "ops rollback api dev           # to the release before, in one switch",
         "edit .ops/demo/project/examples/storefront, then: ops build frontend && ops deploy frontend dev",
         "ops backups prod               # every set: age, size, checks, drills, holds",
         "ops restore prod --date yesterday's date --dry-run   # what it would bring back, and how old that is",
@@ -180,4 +253,4 @@ def farewell(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

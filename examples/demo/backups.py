@@ -10,15 +10,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from deploy.setup.docker_cli import need_docker
-from examples.demo.commands import PORTS, DemoFailed, console, ops, ops_json, title
+from examples.demo.commands import PORTS, DemoFailed, console, go_on, ops, ops_json
 
 ENVIRONMENT = "prod"
-LISTINGS, PHOTOS = 12, 6
+LISTINGS, PHOTOS = 120, 6
 PAGE = 100
 STORED = ("title", "description", "price_cents", "photo", "photo_url", "created_at")
 SETTLE_SECONDS = 30.0
@@ -40,43 +40,50 @@ class Shown:
         return f"{len(self.listings):,} listings and {len(self.photos)} photos"
 
 
-def lose_everything_and_have_it_back() -> None:
-    """All acts about backups, on `prod`."""
-    title("Listings and photos, written through the API of prod")
-    write()
-    before = shown()
-    console.print(f"people see {before.words}")
+@dataclass
+class Story:
+    """The acts about backups, on `prod`, and what they must know of each other."""
 
-    title("A backup, by the job that the schedule starts every six hours: databases first, then the photos, one set")
-    ops("backup", ENVIRONMENT, "--why", "demonstration")
-    ops("backups", ENVIRONMENT)
-    taken = ops_json("backups", ENVIRONMENT)["sets"][0]
+    taken: str = ""
+    """Id of the backup set."""
+    before: Shown = field(default_factory=lambda: Shown({}, {}))
 
-    title("Disaster: every listing, every photo and the cache are gone")
-    destroy()
-    left = shown_once(lambda found: not found.listings)
-    console.print(f"people see [bold red]{left.words}[/]")
-    if left.listings:
-        raise DemoFailed("what was to be destroyed is still there")
+    def write(self) -> None:
+        """Listings and photos, through the API."""
+        write()
+        self.before = shown()
+        console.print(f"people see {self.before.words}")
 
-    title("One command brings back what there was on that date")
-    ops("restore", ENVIRONMENT, "--date", f"{datetime.now(UTC):%Y-%m-%d}", "--dry-run")
-    ops("restore", ENVIRONMENT, "--date", f"{datetime.now(UTC):%Y-%m-%d}", "--yes")
-    after = shown_once(lambda found: found == before)
-    console.print(f"people see {after.words}")
-    if after != before:
-        raise DemoFailed(f"not all is as it was: {difference(before, after)}")
-    console.print("[bold green]every listing and every byte of every photo is as it was[/]")
+    def back_up(self) -> None:
+        """One set of all data, by the job that the schedule starts."""
+        ops("backup", ENVIRONMENT, "--why", "demonstration")
+        ops("backups", ENVIRONMENT)
+        self.taken = ops_json("backups", ENVIRONMENT)["sets"][0]["id"]
 
-    title("A drill: the same set, restored into throw-away servers and compared, while nobody notices")
-    ops("drill", ENVIRONMENT, "--set", taken["id"])
-    ops("backups", "show", taken["id"])
+    def lose_everything_and_have_it_back(self) -> None:
+        """Destroy all data, restore by date, compare. Nobody may write meanwhile."""
+        destroy()
+        left = shown_once(lambda found: not found.listings)
+        console.print(f"people see [bold red]{left.words}[/]")
+        if left.listings:
+            raise DemoFailed("what was to be destroyed is still there")
+        ops("restore", ENVIRONMENT, "--date", f"{datetime.now(UTC):%Y-%m-%d}", "--dry-run")
+        ops("restore", ENVIRONMENT, "--date", f"{datetime.now(UTC):%Y-%m-%d}", "--yes")
+        after = shown_once(lambda found: found == self.before)
+        console.print(f"people see {after.words}")
+        if after != self.before:
+            raise DemoFailed(f"not all is as it was: {difference(self.before, after)}")
+        console.print("[bold green]every listing and every byte of every photo is as it was[/]")
 
-    title("What the restore replaced was kept; it may go now")
-    ops("restores", ENVIRONMENT)
-    for hold in ops_json("restores", ENVIRONMENT)["holds"]:
-        ops("restores", ENVIRONMENT, "--release", hold["token"], "--yes")
-    ops("backups", "prune", ENVIRONMENT, "--dry-run")
+    def drill(self) -> None:
+        """The set restored into throw-away servers and compared; then what restores kept may go."""
+        ops("drill", ENVIRONMENT, "--set", self.taken)
+        ops("backups", "show", self.taken)
+        if holds := ops_json("restores", ENVIRONMENT)["holds"]:
+            console.print("what the restore replaced was kept; it may go now")
+        for hold in holds:
+            ops("restores", ENVIRONMENT, "--release", hold["token"], "--yes")
+        ops("backups", "prune", ENVIRONMENT, "--dry-run")
 
 
 def write() -> None:
@@ -118,6 +125,7 @@ def shown_once(settled: Callable[[Shown], bool]) -> Shown:
     """What people see as soon as it is settled, or after half a minute."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
+        go_on()
         late = time.monotonic() > deadline
         try:
             found = shown()

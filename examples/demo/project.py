@@ -28,8 +28,9 @@ BROKEN = "\n# The mistake of version 3: it never becomes ready.\nENV STOREFRONT_
 NEW = "\n# New in version 2: larger photos.\nENV PHOTO_MAX_BYTES=20000000\n"
 FAILING = "\n# The mistake of version 4: one request in ten fails.\nENV STOREFRONT_FAULTS=error_rate=0.1\n"
 TURNING = "\n# The mistake of version 5: it goes wrong when it has run for a while.\nENV STOREFRONT_FAULTS={faults}\n"
-TURNING_FAULTS = "error_rate=0.5,after=20"
-"""Ten seconds of verification, then ten seconds in which it is live and well."""
+TURNING_FAULTS = "error_rate=0.5,after=25"
+"""Until it is healthy and verified some fifteen seconds; then ten in which it is live and well."""
+FIRST = "Open the storefront"
 # Each version, the one its commit builds on, what it changes and the commit's message.
 VERSIONS = (
     ("v2.0.0", "v1.0.0", NEW, "Take larger photos"),
@@ -64,7 +65,7 @@ def create() -> None:
     """
     PROJECT.mkdir(parents=True, exist_ok=True)
     mark = HOME / "made-from"
-    wanted = _fingerprint()
+    wanted = fingerprint()
     if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
         _make_history()
         mark.write_text(wanted, encoding="utf-8")
@@ -85,7 +86,7 @@ def _make_history() -> None:
     for name in COPIED:
         _copy(REPOSITORY / name, PROJECT / name)
     (PROJECT / ".gitignore").write_text(".ops/\n", encoding="utf-8")
-    _commit("Open the storefront", "v1.0.0")
+    _commit(FIRST, "v1.0.0")
     for tag, base, change, message in VERSIONS:
         checkout(base)
         _append(API_DOCKERFILE, change)
@@ -94,7 +95,8 @@ def _make_history() -> None:
     git("branch", "--force", "main", "v2.0.0")
 
 
-def _fingerprint() -> str:
+def fingerprint() -> str:
+    """Changes when what the versions are made from does."""
     digest = hashlib.sha256(repr(VERSIONS).encode())
     for name in COPIED:
         source = REPOSITORY / name
@@ -102,6 +104,11 @@ def _fingerprint() -> str:
             if file.is_file() and not set(file.parts) & set(LEFT_OUT):
                 digest.update(f"{file.relative_to(REPOSITORY)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def messages() -> list[tuple[str, str]]:
+    """Tag and message of each version's commit."""
+    return [("v1.0.0", FIRST), *((tag, message) for tag, _, _, message in VERSIONS)]
 
 
 def checkout(tag: str) -> None:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 
-from examples.demo.commands import console
+from examples.demo.commands import PORTS, DemoFailed, console
 from ops_pipeline_tests.testbed.load import Load, LoadPlan, LoadReport
 
 
-class Traffic:
-    """Steady load on one edge: keep-alive clients that never retry, slow requests, WebSockets. A context manager."""
+class Counter:
+    """Requests of all acts together."""
 
-    def __init__(self, port: int, rate: float, bad_releases: tuple[int, ...]) -> None:
-        """`rate` is requests a second in all; what `bad_releases` (numbers) answer wrongly is counted apart."""
+    def __init__(self) -> None:
+        self._adding = threading.Lock()
+        self.answered = self.lost = 0
+
+    def add(self, report: LoadReport) -> None:
+        """Add the final count of one act."""
+        with self._adding:
+            self.answered += report.total_ok + report.total_bad
+            self.lost += report.total_lost
+
+
+all_acts = Counter()
+
+
+class Traffic:
+    """Steady load on one environment: keep-alive clients that never retry, slow requests, WebSockets.
+
+    A context manager. It raises DemoFailed at its end when a request was lost.
+    """
+
+    def __init__(self, environment: str, rate: float, when: str, bad_release: int = 0) -> None:
+        """`rate` is requests a second in all; what release `bad_release` answers wrongly is counted apart."""
+        self._when = when
         self._load = Load(
             LoadPlan(
-                port=port,
+                port=int(PORTS[environment]),
                 get_path="/api/listings",
                 post_path="/api/listings",
                 post_body='{"title": "A vase", "description": "made for the demonstration", "price_cents": 1200}',
@@ -24,38 +46,9 @@ class Traffic:
                 buckets=True,
                 slow_path="/api/slow?seconds=5",
                 websocket_path="/api/live",
-                bad_releases=tuple(f"#{number}" for number in bad_releases),
+                bad_releases=(f"#{bad_release}",) if bad_release else (),
             )
         )
-        self._before = LoadReport()
-        self.lost_total = 0
-
-    def lap(self) -> None:
-        """Begin a new count."""
-        self._before = self._load.snapshot()
-
-    def show(self, when: str) -> None:
-        """Print what happened since `lap`."""
-        now = self._load.snapshot()
-        lost = now.total_lost - self._before.total_lost
-        answered = now.total_ok - self._before.total_ok
-        bad = now.total_bad - self._before.total_bad
-        console.print(
-            f"[bold {'red' if lost else 'green'}]{lost} lost[/] of {answered + lost + bad:,} requests {when}"
-            + (f"; {bad} answered wrongly by the bad release before it was gone" if bad else "")
-        )
-
-    def show_total(self) -> None:
-        """Print the final count; after the load has stopped."""
-        report = self._load.report
-        self.lost_total = report.total_lost
-        console.print(
-            f"[bold {'red' if self.lost_total else 'green'}]{self.lost_total} lost[/] of "
-            f"{report.total_ok + report.total_lost:,} requests in {report.seconds:.0f} s of traffic "
-            f"(longest gap between two answers {report.longest_gap * 1000:.0f} ms)"
-        )
-        for error in report.errors[:5]:
-            console.print(f"  {error}", markup=False)
 
     def __enter__(self) -> Traffic:
         self._load.start()
@@ -64,4 +57,17 @@ class Traffic:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._load.stop()
+        report = self._load.stop()
+        all_acts.add(report)
+        lost, bad = report.total_lost, report.total_bad
+        console.print(
+            f"[bold {'red' if lost else 'green'}]{lost} lost[/] of {report.total_ok + lost + bad:,} requests "
+            f"{self._when}, in {report.seconds:.0f} s (longest gap between two answers "
+            f"{report.longest_gap * 1000:.0f} ms)"
+            + (f"; {bad} answered wrongly by the bad release before it was gone" if bad else ""),
+            soft_wrap=True,
+        )
+        for words in report.errors[:5]:
+            console.print(f"  {words}", markup=False)
+        if lost and error is None:
+            raise DemoFailed(f"{lost} requests were lost {self._when}; there must be none")

@@ -51,6 +51,10 @@ def test_the_ports_shown_are_the_ones_published() -> None:
     assert published == stack.PORTS
 
 
+def test_every_service_has_its_name_in_the_list_that_the_demonstration_starts() -> None:
+    assert sorted(stack.services()) == sorted(SERVICES)
+
+
 def test_a_second_stack_gets_its_addresses_from_the_upper_half() -> None:
     second = stack.Stack(project="x", variables={"OPS_SUBNET_DEV": "10.99.0.0/24", "OPS_IMAGE_EDGE": "mine"})
     assert second.upper_halves()["OPS_RANGE_DEV"] == "10.99.0.128/25"
