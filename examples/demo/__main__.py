@@ -60,14 +60,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def prepare() -> None:
     """Everything the first act needs."""
-    title("A team's project: .ops/demo/project, a git repository with five versions of the storefront")
+    title("A team's project, .ops/demo/project: five versions of the storefront in git")
     project.create()
     console.print("\n".join(f"{tag}: {message}" for tag, message in project.messages()), markup=False)
 
-    title("The keys of backups: one signs, one opens; the machine that takes them needs only the first")
+    title("The keys of backups: one signs, which takes them needs; one opens them")
     ops("backup", "keys")
 
-    title("The control plane: Dagster UI, daemon and code server, behind the front door; a database per environment")
+    title("The control plane behind its front door, and databases per environment")
     with ThreadPoolExecutor(max_workers=1) as pool:
         databases = pool.submit(data_services.start)
         start_control_plane()
@@ -99,9 +99,9 @@ def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
     newest = "first-built"
     wanted = {
         GOOD: ("canary", "Version 2 takes larger photos: test, build, scan"),
-        NEVER_READY: ("never-ready", "Version 3 breaks its health check, unnoticed: test, build, scan"),
-        FAILING: ("", "Version 4 breaks one request in ten, unnoticed: test, build, scan"),
-        TURNING: ("turns-bad", "Version 5 breaks after a while, unnoticed: test, build, scan"),
+        NEVER_READY: ("never-ready", "Version 3, never ready, and nobody noticed: test, build, scan"),
+        FAILING: ("", "Version 4, one error in ten, and nobody noticed: test, build, scan"),
+        TURNING: ("turns-bad", "Version 5, bad after a while, and nobody noticed: test, build, scan"),
     }
     for version, (act, words) in wanted.items():
         if act not in without:
@@ -117,20 +117,20 @@ def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
         ),
         Act(
             "backup",
-            "A backup, by the job that the schedule starts every six hours: databases first, then photos, one set",
+            "A backup by the schedule's own job: databases, then photos, one set",
             story.back_up,
             ("written",),
         ),
         Act(
             "disaster",
-            "Disaster: every listing, every photo and the cache are gone; one command brings back that date",
+            "Disaster: all listings, photos and the cache are gone, and come back by date",
             story.lose_everything_and_have_it_back,
             ("backup",),
             once=True,
         ),
         Act(
             "drill",
-            "A drill: the same set, restored into throw-away servers and compared, while nobody notices",
+            "A drill: the same set, restored into throw-away servers and compared",
             story.drill,
             ("disaster",) if "disaster" not in without else ("backup",),
         ),
@@ -145,7 +145,7 @@ def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
             ),
             Act(
                 "canary",
-                "Version 2 in prod, while people use it: a canary, promoted by what users get",
+                "Version 2 in prod, under traffic: a canary, promoted by what users get",
                 delivery.canary,
                 ("second-in-dev", "disaster" if "disaster" not in without else "written"),
                 once=True,
@@ -179,7 +179,7 @@ def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
     acts += [
         Act(
             "turns-bad",
-            "Version 5 goes wrong ten seconds after it is fully live: the sensor takes it back",
+            "Version 5 turns bad ten seconds after it is live: the sensor takes it back",
             lambda: delivery.take_back_a_live_release(after_promotion=whole),
             (f"{TURNING}-built", before),
             once=True,
@@ -192,7 +192,7 @@ def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
     acts += [
         Act(
             "quarantined",
-            "What was judged bad is in quarantine: nothing deploys it until somebody lifts that",
+            "What was judged bad is in quarantine: nothing deploys it",
             delivery.quarantined,
             tuple(name for name in ("failing", "by-hand", "turns-bad", "never-ready") if name in played),
         ),
@@ -209,7 +209,7 @@ def announce(missing: Sequence[Act], record: Record) -> None:
     """Say what is left out, why, and how to see it again."""
     if not missing:
         return
-    title("What has been shown, and nothing has changed since: the versions, the catalogue, the code, the images")
+    title("Shown before, and nothing has changed since: versions, code, images")
     for act in missing:
         passed = record.passed[act.name]
         console.print(

@@ -152,6 +152,11 @@ def stop_everything() -> None:
         process.terminate()
 
 
+def resume() -> None:
+    """Forget that everything was stopped."""
+    _stopping.clear()
+
+
 def go_on() -> None:
     """Raise DemoFailed when another act failed or somebody interrupted."""
     if _stopping.is_set():

@@ -28,7 +28,7 @@ PROMOTED_SECONDS = 60.0
 
 # Of what a build prints: not each layer and each package, but what it decided and what its tests said.
 LAYER = re.compile(r"^\d\d:\d\d:\d\d (\[|  )")
-TESTED = re.compile(r"\d+ passed|# (tests|pass|fail) \d|syntax is ok|already formatted")
+TESTED = re.compile(r"\[test (\d+)/\1\]|\d+ passed|# (tests|pass|fail) \d|test is successful|already formatted")
 
 
 def worth_showing(line: str) -> bool:

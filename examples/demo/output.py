@@ -75,14 +75,14 @@ def line(text: str) -> None:
         terminal.print(text, soft_wrap=True)
 
 
-def show(heading: str, block: Block) -> None:
-    """Show a block whole."""
+def show(heading: str, block: Block, end: str) -> None:
+    """Show a block whole; `end` says how it ended."""
     with _printing:
         _seen()
         terminal.print()
         terminal.rule(f"[bold]{heading}", align="left")
         terminal.file.write(block.text)
-        terminal.file.flush()
+        terminal.print(end, soft_wrap=True)
 
 
 def in_block() -> Block | None:

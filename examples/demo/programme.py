@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+
+from rich.markup import escape
 
 from examples.demo import output
 from examples.demo.commands import DemoFailed, stop_everything
@@ -76,8 +79,8 @@ class _Performance:
             failure = f"{act.title}: {type(error).__name__}: {error}"
         seconds = time.monotonic() - self.began[act.name]
         if block is not None:
-            state = "[red]failed[/]" if failure else "over"
-            output.show(f"{act.title} [dim]({state} after {seconds:.0f} s)[/]", block)
+            end = "[bold red]✗ failed[/]" if failure else "[bold cyan]✓[/] [dim]over[/]"
+            output.show(act.title, block, f"{end} [dim]after {seconds:.0f} s[/]")
         if not failure:
             self.passed(act, seconds)
         with self.changed:
@@ -102,7 +105,8 @@ class _Performance:
             block = self.blocks.get(name)
             if block is not None and block.newest:
                 title = next(act.title for act in self.acts if act.name == name)
-                output.line(f"[dim]  … {title.partition(':')[0]}: {block.newest[:160].replace('[', '(')}[/]")
+                newest = re.sub(r"sha256:(\w{12})\w+", r"\1", block.newest)[:120]
+                output.line(f"[dim]  … {title.partition(':')[0]}: {escape(newest)}[/]")
 
 
 def perform(acts: Sequence[Act], passed: Callable[[Act, float], None]) -> None:
