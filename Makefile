@@ -9,7 +9,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .PHONY: demo
-demo: ## Set up everything, deploy the sample, promote a canary, take back two bad releases, lose all data, restore
+demo: ## Set up everything, deploy, promote a canary, take back bad releases, restore lost data; ARGS=--all to repeat all
 	@$(RUN) demo $(ARGS)
 
 .PHONY: test

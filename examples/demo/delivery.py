@@ -127,8 +127,8 @@ class Delivery:
         there = digest_of(standing(), "api", "dev")
         with Traffic("dev", 40, "during the failed deploy"):
             ops("deploy", "api", "dev", "--digest", self.digests["api", NEVER_READY], "--why", "hurry", expect=1)
-        if digest_of(standing(), "api", "dev") != there:
-            raise DemoFailed("the deploy failed, and dev does not run what it ran before")
+        if (now := digest_of(standing(), "api", "dev")) != there:
+            raise DemoFailed(f"dev does not run what it ran before: {now[:19]}, not {there[:19]}")
 
     def take_back_a_canary(self) -> None:
         """A canary that fails one request in ten."""

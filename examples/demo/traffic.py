@@ -45,6 +45,8 @@ class Traffic:
                 rate=rate,
                 buckets=True,
                 slow_path="/api/slow?seconds=5",
+                # A small share: a release of which one request in twenty takes longer than two seconds is a bad one.
+                slow_rate=rate / 200,
                 websocket_path="/api/live",
                 bad_releases=(f"#{bad_release}",) if bad_release else (),
             )
