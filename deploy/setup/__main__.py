@@ -43,6 +43,8 @@ usage: deploy/setup/run COMMAND
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command. Return the exit code."""
+    # It holds for this process, whose Python is the system's. Those of .venv that it starts shall compile only once.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     name, rest = (arguments[0] if arguments else ""), tuple(arguments[1:])
     if name == "test":
         return run_tests.main(rest)

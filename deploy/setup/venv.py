@@ -12,6 +12,7 @@ from deploy.setup.commands import ROOT, SetupError, execute, output, say, step
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ops-setup.stamp"
+MOST_USED = ("dagster_graphql", "dagster_webserver.app", "dagster._daemon.controller", "ops_pipeline.cli.app")
 
 
 def _wanted() -> str:
@@ -33,7 +34,9 @@ def ensure() -> None:
         with step("venv", f"making .venv with Python {sys.version.split()[0]}"):
             shutil.rmtree(VENV, ignore_errors=True)
             execute([sys.executable, "-m", "venv", str(VENV)], log="venv", timeout=180)
-    pip = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off"]
+    # The list is complete, so nothing is to be resolved. Compiling is left to the first import: pip would compile every
+    # module of every package, which takes as long as all the rest, and most are never imported.
+    pip = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--no-deps", "--no-compile"]
     with step("venv", "installing the pinned packages of requirements.txt"):
         execute(
             [*pip, "--require-hashes", "--requirement", str(ROOT / "requirements.txt")],
@@ -42,7 +45,7 @@ def ensure() -> None:
             env=environment,
         )
         execute(
-            [*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+            [*pip, "--no-build-isolation", "--editable", str(ROOT)],
             log="pip-project",
             timeout=180,
             env=environment,
@@ -50,6 +53,8 @@ def ensure() -> None:
     if not _works():
         raise SetupError(f"{PYTHON.relative_to(ROOT)} does not start; remove .venv and run again")
     STAMP.write_text(wanted + "\n", encoding="utf-8")
+    # Now, while others wait for the network; several processes of the control plane would do it at once later.
+    output([str(PYTHON), "-c", f"import {', '.join(MOST_USED)}"], timeout=120)
 
 
 def _works() -> bool:
