@@ -41,6 +41,8 @@ class Traffic:
                 get_path="/api/listings",
                 post_path="/api/listings",
                 post_body='{"title": "A vase", "description": "made for the demonstration", "price_cents": 1200}',
+                # Written once, then found: data that grow a hundredfold would make a backup that looks suspicious.
+                headers={"Idempotency-Key": "traffic of the demonstration"},
                 clients=20,
                 rate=rate,
                 buckets=True,
