@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType
 
 from ops_pipeline.core.judgement.account import GOOD_LEVEL, HALF_LEVELS, THRESHOLD_LEVEL, WORSE_LEVEL
 from ops_pipeline.core.judgement.verdict import MetricEvidence, Verdict
@@ -102,6 +103,19 @@ def check_evaluation(environment: str, service: str, story: Story) -> dg.AssetCh
         metadata=of_story(story),
         partition=str(dg.MultiPartitionKey({"environment": environment, "service": service})),
     )
+
+
+def report_check(instance: dg.DagsterInstance, run: dg.DagsterRun, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Make this the check's result in `run`, at once, also when the run fails afterwards.
+
+    Not as an event without a run: of those Dagster's storage takes one per check and partition, ever.
+    """
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name=run.job_name,
+        event_specific_data=evaluation,
+    )
+    instance.report_dagster_event(event, run_id=run.run_id)
 
 
 def severity(story: Story) -> dg.AssetCheckSeverity:

@@ -120,9 +120,8 @@ def deploy_set(context: dg.OpExecutionContext, config: ReleaseSetConfig, ops_pla
             story = story_of(platform, release)
             shown = evidence.with_rollout(of_release(platform, release), release, story)
             context.log_event(dg.AssetMaterialization("release", partition=partition, metadata=shown))
-            context.instance.report_runless_asset_event(
-                evidence.check_evaluation(release.environment, release.service, story)
-            )
+            evaluation = evidence.check_evaluation(release.environment, release.service, story)
+            evidence.report_check(context.instance, context.run, evaluation)
 
 
 @dg.job(

@@ -81,7 +81,7 @@ def evidence_of_failure(
     if story.verdict is None:
         return {"release": newest[0].number}
     if isinstance(error, RolledBack):
-        context.instance.report_runless_asset_event(evidence.check_evaluation(environment, service, story))
+        evidence.report_check(context.instance, context.run, evidence.check_evaluation(environment, service, story))
     return {"release": newest[0].number, "version": newest[0].version, **evidence.of_verdict(story.verdict)}
 
 
