@@ -21,7 +21,15 @@ from examples.demo.commands import (
     start_control_plane,
     stop_what_was_left,
 )
-from examples.demo.delivery import FAILING, GOOD, NEVER_READY, TURNING, Delivery, forget_quarantines
+from examples.demo.delivery import (
+    FAILING,
+    GOOD,
+    NEVER_READY,
+    TURNING,
+    Delivery,
+    bring_back_what_is_gone,
+    forget_quarantines,
+)
 from examples.demo.output import title
 from examples.demo.programme import Act, left_out, perform
 from examples.demo.record import FILE, Record, state_of_everything
@@ -73,6 +81,7 @@ def prepare() -> None:
         start_control_plane()
         databases.result()
     stop_what_was_left()
+    bring_back_what_is_gone()
     forget_quarantines()
 
 

@@ -211,6 +211,17 @@ def healthy(found: list[dict[str, Any]], service: str, environment: str, digest:
     return digest_of(found, service, environment) == digest and bool(_entry(found, service, environment)["healthy"])
 
 
+def bring_back_what_is_gone() -> None:
+    """After `make down` the ledger says what ran, and nothing does: let `reconcile` start it again.
+
+    Before any deploy: the edge refuses a routing in which the release that is live has no replica that answers.
+    """
+    gone = [f"{one['environment']}/{one['service']}" for one in standing() if one["live"] and not one["ready"]]
+    if gone:
+        console.print(f"the ledger says what ran before `make down`: {', '.join(gone)}; reconcile brings it back")
+        ops("reconcile")
+
+
 def in_quarantine(digest: str) -> bool:
     """Whether this digest was judged bad."""
     return any(record["digest"] == digest for record in ops_json("quarantine", "list"))
