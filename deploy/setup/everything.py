@@ -28,38 +28,56 @@ NOT_WAITED_FOR = ("azurite",)
 """The demonstration uses none of these, and they take longest: they are built while it waits for something else."""
 
 
-def set_up(*, for_tests: bool = False, for_demo: bool = False) -> bool:
+class SetUp:
+    """A set-up under way in the threads of a pool."""
+
+    def __init__(self, pool: ThreadPoolExecutor, *, for_tests: bool = False, for_demo: bool = False) -> None:
+        self.engine_started = False
+        """Whether the engine was started here; known also when something went wrong after that."""
+        self._tools = [pool.submit(venv.ensure), *([pool.submit(browser.ensure)] if for_tests else [])]
+        self._images = pool.submit(self._engine_and_images, for_tests, for_demo)
+
+    def tools(self) -> None:
+        """Wait for the virtual environment, and for the browser where one is wanted. Raise SetupError."""
+        for each in self._tools:
+            each.result()
+
+    def whole(self) -> None:
+        """Wait for all of it. Raise SetupError."""
+        self.tools()
+        self._images.result()
+
+    def _engine_and_images(self, for_tests: bool, for_demo: bool) -> None:
+        self.engine_started = engine.ensure()
+        say("compose", f"using {' '.join(docker_cli.ensure_compose())}")
+        base_image.ensure()
+        if for_demo:
+            later = left_for_later()
+            names = tuple(each.name for each in stack_images.IMAGES if each.name not in later)
+            stack_images.ensure(names, beside=sample_images.IMAGES, workers=3)
+        else:
+            stack_images.ensure()
+        if for_tests:
+            database_images.ensure()
+
+
+@contextmanager
+def under_way(*, for_tests: bool = False, for_demo: bool = False) -> Iterator[SetUp]:
     """Virtual environment, engine, compose, base image, stack images; for tests also a browser and databases.
 
-    For the demonstration the sample's layers and databases as well, and of `NOT_WAITED_FOR` only what is there. Return
-    whether the engine was started here.
+    For the demonstration the sample's layers and databases as well, and of `NOT_WAITED_FOR` only what is there. What
+    can be done at once is done at once, while the body runs; leaving it waits for what is begun.
     """
     with alone(), ThreadPoolExecutor(max_workers=3) as pool:
-        environment = pool.submit(venv.ensure)
-        images = pool.submit(_engine_and_images, for_tests, for_demo)
-        chromium = pool.submit(browser.ensure) if for_tests else None
-        environment.result()
-        if chromium is not None:
-            chromium.result()
-        return images.result()
+        yield SetUp(pool, for_tests=for_tests, for_demo=for_demo)
+
+
+def set_up(*, for_demo: bool = False) -> None:
+    """All that benchmarks, or the demonstration, need. Raise SetupError."""
+    with under_way(for_demo=for_demo) as making:
+        making.whole()
 
 
 def left_for_later() -> tuple[str, ...]:
     """Images, and services of their names, that the demonstration begins without."""
     return tuple(name for name in NOT_WAITED_FOR if not stack_images.present(stack_images.image(name)))
-
-
-def _engine_and_images(for_tests: bool, for_demo: bool) -> bool:
-    started = engine.ensure()
-    command = docker_cli.ensure_compose()
-    say("compose", f"using {' '.join(command)}")
-    base_image.ensure()
-    if for_demo:
-        later = left_for_later()
-        names = tuple(each.name for each in stack_images.IMAGES if each.name not in later)
-        stack_images.ensure(names, beside=sample_images.IMAGES, workers=3)
-    else:
-        stack_images.ensure()
-    if for_tests:
-        database_images.ensure()
-    return started

@@ -1,8 +1,8 @@
 """`make test`: all set-up, lint, types, then the tests in two phases; afterwards nothing is left behind.
 
-Quick tests come first, those that need the engine after them. A run that is interrupted (Ctrl-C, SIGTERM, a phase
-killed) sweeps up like one that ends; what a killed run left is swept by the next one. A run that ends by itself and
-leaves a container, network, volume or process fails, and names it.
+Quick tests come first, while engine and images are still being made; those that need them come after that. A run
+that is interrupted (Ctrl-C, SIGTERM, a phase killed) sweeps up like one that ends; what a killed run left is swept by
+the next one. A run that ends by itself and leaves a container, network, volume or process fails, and names it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,18 @@ class Interrupted(Exception):
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
         self.code = code
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Tests that run together; `distribution` is xdist's word for what stays on one worker."""
+
+    name: str
+    expression: str
+    workers: int
+    distribution: str
+    real: bool
+    """Whether they need the engine."""
 
 
 @dataclass
@@ -161,14 +173,15 @@ class TestRun:
                     failed.append(name)
         return failed
 
-    def phase(self, name: str, expression: str, workers: int, distribution: str, extra: Sequence[str]) -> int:
-        """One pytest phase; `distribution` is xdist's word for what stays on one worker. Return pytest's exit code."""
-        say("tests", f"phase «{name}»")
+    def phase(self, phase: Phase, extra: Sequence[str]) -> int:
+        """Return pytest's exit code."""
+        name = phase.name
+        say("tests", f"phase «{name}», {time.monotonic() - self.began:.0f} s after the start")
         report = self.folder / f"{name}.xml"
         argv = [str(PYTHON), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(self.folder / name)]
         argv += ["-o", "junit_family=xunit2", "--junitxml", str(report), "--durations", "10", "-q"]
-        argv += ["-m", expression] if expression else []
-        argv += ["-n", str(workers), "--dist", distribution] if workers > 1 else []
+        argv += ["-m", phase.expression] if phase.expression else []
+        argv += ["-n", str(phase.workers), "--dist", phase.distribution] if phase.workers > 1 else []
         code = self.call([*argv, *extra])
         if code != NO_TESTS:
             self.counts.add(report)
@@ -280,23 +293,30 @@ def signals_raise() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
 
 
-def main(extra: Sequence[str]) -> int:
-    """Everything `make test` does; `extra` goes to pytest. Return the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Everything `make test` does; `arguments` go to pytest, but for THOROUGH. Return the exit code."""
+    extra = [each for each in arguments if each != THOROUGH]
+    phases = _phases(THOROUGH in arguments, chosen="-m" in extra)
     run = TestRun()
-    engine_is_ours = False
+    making: everything.SetUp | None = None
     problems: list[str] = []
     code = 1
     try:
         with signals_raise():
-            engine_is_ours = everything.set_up(for_tests=True)
+            with everything.under_way(for_tests=True) as making:
+                making.tools()
+                say("tests", f"this run is {run.identity}")
+                problems += [f"{name} failed" for name in run.static_checks()]
+                codes = {each.name: run.phase(each, extra) for each in phases if not each.real}
+                making.whole()
             # From here on, what our children put into the background is handed to us; the engine is not among it.
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
             swept = testbed.sweep_dead_runs()
             if swept:
                 say("tests", "removed what a killed run had left: " + ", ".join(swept))
             run.unnamed_before = {each.id for each, identity in testbed.things().items() if not identity}
-            say("tests", f"this run is {run.identity}; set-up took {time.monotonic() - run.began:.0f} s")
-            problems += _all_checks(run, extra)
+            codes |= {each.name: run.phase(each, extra) for each in phases if each.real}
+            problems += _problems(run, codes)
             left = run.leftovers()
             problems += [f"left behind: {each}" for each in left]
             code = 1 if problems else 0
@@ -307,29 +327,30 @@ def main(extra: Sequence[str]) -> int:
         problems.append(f"set-up failed: {error}")
     finally:
         run.sweep()
-        if engine_is_ours:
+        if making is not None and making.engine_started:
             say("tests", engine.stop_if_ours())
     return _close(run, problems, code)
 
 
-def _all_checks(run: TestRun, extra: Sequence[str]) -> list[str]:
-    """Lint and both phases, each also when an earlier one failed. Return what failed."""
-    problems = [f"{name} failed" for name in run.static_checks()]
-    real_workers = int(os.environ.get("OPS_TEST_REAL_WORKERS", "3"))
+def _phases(thorough: bool, chosen: bool) -> list[Phase]:
+    """The phases of a run; `chosen`: pytest is told which tests by an expression of its own."""
     # Real components are shared by the tests of a file, so these stay together. They wait more than they work.
-    phases = [
-        ("quick", "not real and not browser", 2, "load"),
-        ("real", "(real or browser) and not thorough", real_workers, "loadfile"),
+    workers = int(os.environ.get("OPS_TEST_REAL_WORKERS", "3"))
+    if thorough:
+        return [Phase("thorough", "thorough", workers, "loadfile", real=True)]
+    if chosen:
+        return [Phase("chosen", "", 1, "load", real=True)]
+    return [
+        Phase("quick", "not real and not browser", 2, "load", real=False),
+        Phase("real", "(real or browser) and not thorough", workers, "loadfile", real=True),
     ]
-    if THOROUGH in extra:
-        extra = [each for each in extra if each != THOROUGH]
-        phases = [("thorough", "thorough", real_workers, "loadfile")]
-    if "-m" in extra:
-        phases = [("chosen", "", 1, "load")]
-    codes = {name: run.phase(name, *how, extra) for name, *how in phases}
+
+
+def _problems(run: TestRun, codes: dict[str, int]) -> list[str]:
+    """What pytest's exit codes and counts say went wrong; what failed beside others is tried once more, alone."""
     if codes.get("real") == 1 and run.alone("real"):
         codes["real"] = 0
-    problems += [f"phase «{name}»: pytest ended with code {code}" for name, code in codes.items() if code not in (0, 5)]
+    problems = [f"phase «{name}»: pytest ended with code {code}" for name, code in codes.items() if code not in (0, 5)]
     if all(code == NO_TESTS for code in codes.values()):
         problems.append("no test ran")
     if run.counts.skipped:
