@@ -30,17 +30,25 @@ NEEDED_GO = (1, 24)
 
 @dataclass(frozen=True)
 class Program:
-    """A Go program: the folder of its go.mod, its package, build tags, linker settings."""
+    """A Go program: the folder of its go.mod, its package, build tags, linker and compiler settings."""
 
     name: str
     module: str
     package: str
     tags: str = ""
     linker: str = ""
+    compiler: str = ""
 
 
 PROGRAMS = (
-    Program("ferretdb", "ferretdb", "github.com/FerretDB/FerretDB/cmd/ferretdb", tags="ferretdb_no_postgresql"),
+    # Not optimised: it serves a few hundred documents, and compiling it is the longest step of the set-up.
+    Program(
+        "ferretdb",
+        "ferretdb",
+        "github.com/FerretDB/FerretDB/cmd/ferretdb",
+        tags="ferretdb_no_postgresql",
+        compiler="all=-N -l",
+    ),
     *(
         Program(
             name, "mongo-tools", f"github.com/mongodb/mongo-tools/{name}/main", linker="-X main.VersionStr=100.10.0"
@@ -124,5 +132,6 @@ def _build_programs(temporary: Path, target: Path) -> None:
         notes.write_text(version or "v1", encoding="ascii")
         for program in PROGRAMS:
             argv = [go, "-C", str(temporary / program.module), "build", "-mod=vendor", "-trimpath"]
-            argv += ["-tags", program.tags, "-ldflags", f"-s -w {program.linker}", "-o", str(target / program.name)]
+            argv += ["-tags", program.tags, "-gcflags", program.compiler, "-ldflags", f"-s -w {program.linker}"]
+            argv += ["-o", str(target / program.name)]
             execute([*argv, program.package], log=f"go-{program.name}", timeout=900, env=environment)
