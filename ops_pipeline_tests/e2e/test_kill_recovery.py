@@ -33,7 +33,7 @@ from ops_pipeline_tests.testbed.load import Load, LoadPlan
 from ops_pipeline_tests.testbed.registry import RunningRegistry
 from ops_pipeline_tests.testbed.releases import ENVIRONMENT, ReleaseBed, release_bed
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 DEPLOY_LINES = 9  # taken over, planned, starting, healthy, shifting, live, stop the old standby, its pool, retired
 ROLLBACK_LINES = 4  # taken over, planned, shifting, live

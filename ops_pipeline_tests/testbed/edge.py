@@ -265,10 +265,14 @@ class EdgeBed:
         return max(gaps)
 
     def worker_pid(self) -> str:
-        """Process id of the current worker; empty while there is none."""
-        return self.shell(
-            "printf 'show info\\n' | socat - UNIX-CONNECT:/run/ops-edge/admin.sock 2>/dev/null | sed -n 's/^Pid: //p'"
-        ).strip()
+        """Process id of the current worker; empty while there is none, also while the engine starts it again."""
+        ask = "printf 'show info\\n' | socat - UNIX-CONNECT:/run/ops-edge/admin.sock 2>/dev/null"
+        try:
+            return self.shell(f"{ask} | sed -n 's/^Pid: //p'").strip()
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            return ""
 
     def close(self) -> None:
         """Remove every container, also what a control plane started on the network, the network and the volumes."""

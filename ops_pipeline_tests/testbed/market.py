@@ -58,7 +58,7 @@ FROM base
 COPY words.txt /srv/
 USER 10001:10001
 EXPOSE 8080
-HEALTHCHECK --interval=5s CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready')"]
+HEALTHCHECK --interval=60s CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready')"]
 ARG VERSION=none
 ENV RELEASE=$VERSION
 """
