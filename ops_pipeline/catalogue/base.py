@@ -19,7 +19,8 @@ SecretReference = Annotated[
 class Model(BaseModel):
     """Base of all catalogue models: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when first used: most of them only ever as a part of the catalogue's own schema.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class AzureStore(Model):

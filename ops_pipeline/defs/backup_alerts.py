@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ops_pipeline.core.alert import Alert
 from ops_pipeline.errors import BadInput, LeaseHeld, OpsError
-from ops_pipeline.ports import Progress
-from ops_pipeline.services.platform import Platform
+
+if TYPE_CHECKING:
+    from ops_pipeline.ports import Progress
+    from ops_pipeline.services.platform import Platform
 
 CALM: tuple[type[OpsError], ...] = (BadInput, LeaseHeld)
 """What was launched wrongly, and what somebody else is doing already: the run says so, nobody is called."""

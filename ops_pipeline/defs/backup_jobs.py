@@ -22,11 +22,11 @@ from ops_pipeline.defs.partitions import Partitions
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import GroupedLines
 from ops_pipeline.errors import LeaseHeld, OpsError, Permanent, PolicyRefused
-from ops_pipeline.ports import Progress
-from ops_pipeline.services.platform import Platform
 
 if TYPE_CHECKING:
+    from ops_pipeline.ports import Progress
     from ops_pipeline.services.backup.prune import PruneOutcome
+    from ops_pipeline.services.platform import Platform
 
 
 def backup_jobs(partitions: Partitions) -> list[Any]:
@@ -84,11 +84,11 @@ def _restore_job(partitions: Partitions) -> Any:
 
 
 def _restore(
-    platform: Platform,
+    platform: "Platform",
     environment: str,
     config: RestoreConfig,
     context: dg.OpExecutionContext,
-    progress: Progress,
+    progress: "Progress",
 ) -> backup_metadata.Metadata:
     """Plan, and unless that is all that is wanted, restore: beside, compare, swap."""
     from ops_pipeline.services.backup.restore import plan_restore
@@ -123,11 +123,11 @@ def _restore(
 
 
 def _finish(
-    platform: Platform,
+    platform: "Platform",
     environment: str,
     config: RestoreConfig,
     context: dg.OpExecutionContext,
-    progress: Progress,
+    progress: "Progress",
 ) -> backup_metadata.Metadata:
     """Undo, release, resume or abandon an earlier restore, or only say which one it would be."""
     from ops_pipeline.services.backup import restore as service
@@ -200,7 +200,7 @@ def prune_environments(context: dg.OpExecutionContext, config: PruneConfig, ops_
 
 
 def _prune(
-    platform: Platform, environment: str, config: PruneConfig, context: dg.OpExecutionContext, progress: Progress
+    platform: "Platform", environment: str, config: PruneConfig, context: dg.OpExecutionContext, progress: "Progress"
 ) -> "PruneOutcome":
     from ops_pipeline.services.backup.prune import PruneOutcome, prune
     from ops_pipeline.services.backup.pruning_plan import plan_prune

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
-from ops_pipeline.core.backup.records import Check, DrillResult, Manifest, Part, SetState, counted_once
 
 if TYPE_CHECKING:
+    from ops_pipeline.core.backup.records import Check, DrillResult, Manifest, Part, SetState
     from ops_pipeline.core.backup.restore_plan import RestorePlan
     from ops_pipeline.services.backup.prune import PruneOutcome
     from ops_pipeline.services.backup.restore import RestoreOutcome
@@ -253,6 +253,8 @@ def rows(part: Part) -> int:
     """Rows, documents or keys of a dump; names of a file part."""
     if part.files:
         return part.files.entries
+    from ops_pipeline.core.backup.records import counted_once
+
     contents = part.arrived.contents
     return sum(counted_once(part.kind, contents).values()) if contents else 0
 

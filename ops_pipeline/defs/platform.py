@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from ops_pipeline.defs.resources import build_platform, catalogue_path
-from ops_pipeline.services.platform import Platform
+
+if TYPE_CHECKING:
+    from ops_pipeline.services.platform import Platform
 
 
 class PlatformResource(dg.ConfigurableResource[None]):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from ops_pipeline.ports import Progress
+if TYPE_CHECKING:
+    from ops_pipeline.ports import Progress
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext | dg.AssetCheckExecutionContext
 

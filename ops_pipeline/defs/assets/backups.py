@@ -6,7 +6,6 @@ import dagster as dg
 
 from ops_pipeline.catalogue.model import Catalogue
 from ops_pipeline.core.backup import alerts
-from ops_pipeline.core.backup.records import Trigger
 from ops_pipeline.defs import backup_metadata, metadata
 from ops_pipeline.defs.attribution import user_of
 from ops_pipeline.defs.backup_alerts import alerting
@@ -44,21 +43,20 @@ def backup_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefin
     def backup(
         context: dg.AssetExecutionContext, config: BackupConfig, ops_platform: PlatformResource
     ) -> dg.MaterializeResult[None]:
+        from ops_pipeline.core.backup.records import Trigger
         from ops_pipeline.services.backup.sets import find_set
         from ops_pipeline.services.backup.take import take_backup
 
-        environment, trigger = context.partition_key, trigger_of(context.run.tags)
+        environment, due = context.partition_key, is_scheduled(context.run.tags)
         with in_plain_words(), GroupedLines(context) as progress:
             platform = ops_platform.platform()
             check_backup(config, platform.catalogue, environment)
             # A set that was taken ends the alert itself.
-            with alerting(
-                platform, alerts.failed, environment, progress, fire=trigger is Trigger.SCHEDULE, settle_after=False
-            ):
+            with alerting(platform, alerts.failed, environment, progress, fire=due, settle_after=False):
                 manifest = take_backup(
                     platform,
                     environment,
-                    trigger=trigger,
+                    trigger=Trigger.SCHEDULE if due else Trigger.MANUAL,
                     reason=config.reason,
                     run_id=context.run.run_id,
                     taken_by=user_of(context.run.tags),
@@ -101,7 +99,7 @@ def restore_drill_asset(catalogue: Catalogue, partitions: Partitions) -> dg.Asse
             platform = ops_platform.platform()
             check_drill(config)
             # What a drill finds it tells and ends itself; that there was none nobody else would tell.
-            fire = trigger_of(context.run.tags) is Trigger.SCHEDULE
+            fire = is_scheduled(context.run.tags)
             with alerting(platform, alerts.drill_failed, environment, progress, fire=fire, settle_after=False):
                 result = drill(platform, environment, set_id=config.set, run_id=context.run.run_id, progress=progress)
             sets = backup_sets(platform, environment)
@@ -111,9 +109,9 @@ def restore_drill_asset(catalogue: Catalogue, partitions: Partitions) -> dg.Asse
     return restore_drill
 
 
-def trigger_of(tags: Mapping[str, str]) -> Trigger:
-    """Why a run takes a set: a schedule's runs carry its name."""
-    return Trigger.SCHEDULE if SCHEDULE_TAG in tags else Trigger.MANUAL
+def is_scheduled(tags: Mapping[str, str]) -> bool:
+    """Whether a run was launched by a schedule: such runs carry its name."""
+    return SCHEDULE_TAG in tags
 
 
 def _kinds(catalogue: Catalogue) -> set[str]:

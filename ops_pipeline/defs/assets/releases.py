@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import dagster as dg
 
@@ -16,7 +16,9 @@ from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import event_per_line
 from ops_pipeline.defs.run_config import ReleaseConfig, check_release
 from ops_pipeline.errors import DeployFailed, OpsError, RolledBack
-from ops_pipeline.services.platform import Platform
+
+if TYPE_CHECKING:
+    from ops_pipeline.services.platform import Platform
 
 
 def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefinition:
@@ -62,7 +64,7 @@ def release_asset(catalogue: Catalogue, partitions: Partitions) -> dg.AssetsDefi
 
 
 def evidence_of_failure(
-    platform: Platform, environment: str, service: str, error: OpsError, context: dg.AssetExecutionContext
+    platform: "Platform", environment: str, service: str, error: OpsError, context: dg.AssetExecutionContext
 ) -> Mapping[str, Any]:
     """The verdict a release was taken back for, when this run made one that was judged; its check says so too."""
     from ops_pipeline.services.ledger import releases
@@ -86,7 +88,7 @@ def evidence_of_failure(
 
 
 def make_release(
-    platform: Platform,
+    platform: "Platform",
     environment: str,
     service: str,
     action: Action,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,11 +14,13 @@ from ops_pipeline.defs.partitions import Partitions
 from ops_pipeline.defs.platform import PlatformResource
 from ops_pipeline.defs.progress import GroupedLines
 from ops_pipeline.errors import NotFound
-from ops_pipeline.ports import Progress
-from ops_pipeline.services.platform import Platform
+
+if TYPE_CHECKING:
+    from ops_pipeline.ports import Progress
+    from ops_pipeline.services.platform import Platform
 
 
-def latest(platform: Platform, service: str) -> Image:
+def latest(platform: "Platform", service: str) -> Image:
     """The image last built of a service. Raise NotFound, with what to do, when none was."""
     from ops_pipeline.services.images import latest_image
 
@@ -30,7 +33,7 @@ def latest(platform: Platform, service: str) -> Image:
 @contextmanager
 def latest_image_of(
     context: dg.AssetExecutionContext, ops_platform: PlatformResource
-) -> Iterator[tuple[Platform, Image, Progress]]:
+) -> Iterator["tuple[Platform, Image, Progress]"]:
     """Platform, latest image of the step's service, and progress; errors inside become run failures in words."""
     with in_plain_words(), GroupedLines(context) as progress:
         platform = ops_platform.platform()
