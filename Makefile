@@ -59,7 +59,7 @@ stack: ## Start only the local stack: registry, Azurite, Prometheus, Alertmanage
 
 .PHONY: unit
 unit: venv ## Only the tests that need no engine
-	@$(PY) -m pytest -m "not real and not browser" -n 2 $(ARGS)
+	@$(PY) -m pytest -m "not real and not browser and not thorough" -n 2 $(ARGS)
 
 .PHONY: down
 down: ## Stop and remove what the demo started; says what it keeps

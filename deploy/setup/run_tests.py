@@ -122,7 +122,6 @@ class TestRun:
             **os.environ,
             testbed.VARIABLE: self.identity,
             "TMPDIR": str(temporary),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PATH": f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         chromium = browser.find()
@@ -341,7 +340,7 @@ def _phases(thorough: bool, chosen: bool) -> list[Phase]:
     if chosen:
         return [Phase("chosen", "", 1, "load", real=True)]
     return [
-        Phase("quick", "not real and not browser", 2, "load", real=False),
+        Phase("quick", "not real and not browser and not thorough", 2, "load", real=False),
         Phase("real", "(real or browser) and not thorough", workers, "loadfile", real=True),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,8 +75,6 @@ def workbench(bed: Bed | None = None, root: Path | None = None) -> Iterator[Work
     bed = bed or Bed()
     platform = dataclasses.replace(bed.platform(), root=root or Path())
     definitions = build_definitions(bed.catalogue, opening(platform))
-    with (
-        tempfile.TemporaryDirectory() as home,
-        dg.DagsterInstance.local_temp(home, overrides={"telemetry": {"enabled": False}}) as instance,
-    ):
+    # In memory: the files that an instance on disk makes for itself and for every run take longer than the runs.
+    with dg.DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}}) as instance:
         yield Workbench(bed, definitions, instance)

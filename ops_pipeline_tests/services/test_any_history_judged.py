@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -183,7 +184,17 @@ class AnyJudgedHistory(RuleBasedStateMachine):
         self.every_user_was_sent_to_something_that_serves()
 
 
-AnyJudgedHistory.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestAnyJudgedHistory = AnyJudgedHistory.TestCase
+QUICK = settings(max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class TestAnyJudgedHistory(AnyJudgedHistory.TestCase):  # type: ignore[name-defined,misc]
+    """A few histories."""
+
+    settings = QUICK
+
+
+@pytest.mark.thorough
+class TestManyJudgedHistories(AnyJudgedHistory.TestCase):  # type: ignore[name-defined,misc]
+    """Many, and longer ones."""
+
+    settings = settings(QUICK, max_examples=200, stateful_step_count=20)
