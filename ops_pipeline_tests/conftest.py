@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,21 @@ if TYPE_CHECKING:
     from ops_pipeline_tests.testbed.sharing import LoadBedScheduling
 
 __all__ = ["guarded", "registry", "whole"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with a test that may take longer than usual begin first, then those with many tests.
+
+    So no worker is left alone with one of them at the end.
+    """
+    usual = float(config.getini("timeout"))
+    patience: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        patience[item.path] = max(patience.get(item.path, usual), limit.args[0] if limit else usual)
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-patience[item.path], -tests[item.path]))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -180,7 +180,8 @@ class TestRun:
         argv = [str(PYTHON), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(self.folder / name)]
         argv += ["-o", "junit_family=xunit2", "--junitxml", str(report), "--durations", "10", "-q"]
         argv += ["-m", phase.expression] if phase.expression else []
-        argv += ["-n", str(phase.workers), "--dist", phase.distribution] if phase.workers > 1 else []
+        if phase.workers > 1:
+            argv += ["-n", str(phase.workers), "--dist", phase.distribution, "--no-loadscope-reorder"]
         code = self.call([*argv, *extra])
         if code != NO_TESTS:
             self.counts.add(report)

@@ -14,7 +14,7 @@ import pytest
 from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, docker, front_door, project, serving, until
 from ops_pipeline_tests.testbed.front_door import CHECK, INLINE, RUN, launch, nothing_happens, stock_webserver, tags_of
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 
 def test_a_run_belongs_to_the_proxys_user_whatever_the_caller_claims(guarded: ControlPlaneBed) -> None:

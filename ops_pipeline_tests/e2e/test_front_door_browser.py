@@ -18,7 +18,7 @@ from ops_pipeline_tests.testbed import ui
 from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed
 from ops_pipeline_tests.testbed.front_door import INLINE, nothing_happens, stock_webserver, tags_of
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 ATTACK = """<!doctype html><meta charset="utf-8"><title>attack</title><script>
 const target = %(target)s, mutation = %(mutation)s;

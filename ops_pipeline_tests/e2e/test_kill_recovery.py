@@ -7,6 +7,7 @@ the controller dies nor while `reconcile` finishes or undoes what it left.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +157,17 @@ def test_killed_after_every_line_of_a_deploy_and_of_a_roll_back(bed: ReleaseBed)
     print(f"{len(DOOMS)} controllers killed, {lost} lost of {asked}, {crashed} in crashes")
 
 
+def suspend(process: subprocess.Popen[str]) -> None:
+    """Stop a process while it holds no file lock of the store: those last milliseconds, and nobody could take over."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        if f" {process.pid} " not in Path("/proc/locks").read_text():
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
 def end_the_canary(bed: ReleaseBed, doom: Doom, process: subprocess.Popen[str]) -> None:
     """Let its container exit as soon as it has its first users."""
     assert process.stdout is not None
@@ -217,7 +230,7 @@ def test_a_paused_controller_that_resumes_after_a_takeover_changes_nothing(bed: 
     for line in sleeper.stdout:
         if line.startswith("start "):
             break
-    sleeper.send_signal(signal.SIGSTOP)
+    suspend(sleeper)
     # Instead of waiting for the term to pass, let it have passed.
     blob = platform.store.read(lease_key(ENVIRONMENT, "paused"))
     assert blob is not None

@@ -19,7 +19,7 @@ from ops_pipeline_tests.testbed import ui
 from ops_pipeline_tests.testbed.market import VULNERABLE
 from ops_pipeline_tests.testbed.whole import SCREENSHOTS, Whole
 
-pytestmark = [pytest.mark.real, pytest.mark.browser]
+pytestmark = [pytest.mark.real, pytest.mark.browser, pytest.mark.timeout(600)]
 REASON = "1 HIGH blocking: CVE-2018-18074 in requests 2.19.1 (fixed in 2.20.0)"
 
 

@@ -22,7 +22,7 @@ from ops_pipeline_tests.testbed.load import Load, LoadPlan
 from ops_pipeline_tests.testbed.whole import Whole
 
 __all__ = ["page", "shots"]
-pytestmark = [pytest.mark.real, pytest.mark.browser]
+pytestmark = [pytest.mark.real, pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 def test_the_ui_tells_the_whole_story_of_a_rollback(whole: Whole, page: Page, shots: Path) -> None:

@@ -124,6 +124,7 @@ class ReleaseBed:
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.site = site
+        self._controllers: list[subprocess.Popen[str]] = []
         self.repository = f"{registry}/bed-{site.id.replace('.', '-')}"
         (root / "token").write_text(f"s3cret-{site.id}\n")
         catalogue: dict[str, object] = {
@@ -202,9 +203,11 @@ class ReleaseBed:
     def controller(self, verb: str, service: str, die_at: int = 0, **arguments: object) -> subprocess.Popen[str]:
         """Start a controller in a process of its own."""
         command = [sys.executable, "-m", __spec__.name, str(self.path), verb, service, str(die_at)]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, json.dumps(arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self._controllers.append(process)
+        return process
 
     def containers(self, service: str) -> Sequence[str]:
         """Names of the service's containers, running or not, on all hosts."""
@@ -226,7 +229,10 @@ class ReleaseBed:
                 place.inside("curl", "-s", "-m", "2", f"http://{container.address}:8080/control?{wish}")
 
     def close(self) -> None:
-        """Remove releases and their images from this machine's engine; hosts of their own vanish whole."""
+        """End controllers, remove releases and their images from this machine's engine; hosts of their own vanish
+        whole."""
+        for process in self._controllers:
+            process.kill()
         engine = docker.from_env(timeout=300)
         try:
             # Containers first: an image in use cannot be removed.
