@@ -70,6 +70,6 @@ purge: ## The same, and what `make down` keeps: .ops, .venv, the stack's images
 	@$(RUN) purge
 
 .PHONY: lock
-lock: ## Renew requirements.txt from pyproject.toml (needs uv)
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
+lock: venv ## Renew requirements.txt from pyproject.toml
+	@.venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
 	  --no-annotate --no-header -q --extra dev pyproject.toml -o requirements.txt
