@@ -341,7 +341,7 @@ def _phases(thorough: bool, chosen: bool) -> list[Phase]:
     if chosen:
         return [Phase("chosen", "", 1, "load", real=True)]
     return [
-        Phase("quick", "not real and not browser and not thorough", 2, "load", real=False),
+        Phase("quick", "not real and not browser and not thorough", 3, "load", real=False),
         Phase("real", "(real or browser) and not thorough", workers, "loadfile", real=True),
     ]
 

@@ -39,7 +39,7 @@ from ops_pipeline_tests.testbed.courier import ENGINE, courier_image, volume
 from ops_pipeline_tests.testbed.databases import Database, running
 from ops_pipeline_tests.testbed.trees import ROOT, Named, contents, make_live, plain
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.thorough, pytest.mark.timeout(600)]
 
 WORD = "s3cret $word"
 KINDS = {"postgres": "", "mariadb": WORD, "redis": "s3cret-word", "mongodb": WORD}

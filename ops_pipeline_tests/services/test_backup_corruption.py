@@ -218,7 +218,7 @@ def test_a_missing_object_is_damage_and_named(sets: Sets) -> None:
 def test_damage_to_one_source_leaves_the_others(sets: Sets) -> None:
     store = InMemoryObjectStore(shows_puts=True)
     for key, data in sets.store.objects.items():
-        store.put(key, data if key != sets.stream.key else data[:-1] + b"\xff")
+        store.put(key, data if key != sets.stream.key else data[:-1] + bytes([data[-1] ^ 0xFF]))
     store.flush()
     outcome = {}
     for part in sets.newer.manifest.parts:

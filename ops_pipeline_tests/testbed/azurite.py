@@ -60,6 +60,7 @@ def azurite() -> Iterator[Azurite]:
     name = f"ops-testbed-azurite-{uuid.uuid4().hex[:12]}"
     docker(
         "create", "--name", name, "--label", f"ops.testbed={testbed_id()}", "--publish", "127.0.0.1::10000",
+        "--no-healthcheck",
         image(), "--blobHost", "0.0.0.0", "--skipApiVersionCheck", "--disableTelemetry", "--silent",
         "--inMemoryPersistence",
     )  # fmt: skip

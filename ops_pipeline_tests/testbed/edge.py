@@ -133,6 +133,7 @@ class EdgeBed:
             name=f"ops-testbed-edge-{self.id}",
             detach=True,
             labels=self.labels,
+            healthcheck={"interval": 60 * 10**9},
             network=self.network.name,
             ports={"8080/tcp": ("127.0.0.1", self.port), "8406/tcp": ("127.0.0.1", self.requests_port)},
             volumes={self.volume.name: {"bind": "/var/lib/ops-edge", "mode": "rw"}},

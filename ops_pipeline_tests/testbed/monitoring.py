@@ -70,6 +70,7 @@ def monitoring(targets: Sequence[str], labels: dict[str, str]) -> Iterator[Monit
                 name=f"ops-testbed-{name}-{uuid.uuid4().hex[:8]}",
                 labels=labels,
                 detach=True,
+                healthcheck={"test": ["NONE"]},
                 # Targets are loopback ports and hosts that only this machine knows.
                 network_mode="host",
                 volumes=volumes,

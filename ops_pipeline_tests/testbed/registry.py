@@ -52,6 +52,7 @@ def running_registry(*, login: bool = False) -> Iterator[RunningRegistry]:
             labels={"ops.testbed": testbed_id()},
             ports={"5000/tcp": ("127.0.0.1", None)},
             environment=environment,
+            healthcheck={"test": ["NONE"]},  # an exec every five seconds for as long as the tests last
         )
         if login:
             container.put_archive("/etc/docker/registry", _archive("htpasswd", _HTPASSWD))
