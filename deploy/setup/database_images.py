@@ -30,25 +30,17 @@ NEEDED_GO = (1, 24)
 
 @dataclass(frozen=True)
 class Program:
-    """A Go program: the folder of its go.mod, its package, build tags, linker and compiler settings."""
+    """A Go program: the folder of its go.mod, its package, build tags, linker settings."""
 
     name: str
     module: str
     package: str
     tags: str = ""
     linker: str = ""
-    compiler: str = ""
 
 
 PROGRAMS = (
-    # Not optimised: it serves a few hundred documents, and compiling it is the longest step of the set-up.
-    Program(
-        "ferretdb",
-        "ferretdb",
-        "github.com/FerretDB/FerretDB/cmd/ferretdb",
-        tags="ferretdb_no_postgresql",
-        compiler="all=-N -l",
-    ),
+    Program("ferretdb", "ferretdb", "github.com/FerretDB/FerretDB/cmd/ferretdb", tags="ferretdb_no_postgresql"),
     *(
         Program(
             name, "mongo-tools", f"github.com/mongodb/mongo-tools/{name}/main", linker="-X main.VersionStr=100.10.0"
@@ -56,11 +48,14 @@ PROGRAMS = (
         for name in ("mongodump", "mongorestore")
     ),
 )
+COMPILER = "all=-N -l"
+"""Nothing is optimised: they serve a few hundred documents, and compiling them is the longest step of the set-up. All
+alike, so that what they share is compiled once."""
 
 
 def tag(name: str) -> str:
     """Name with which this image, in its present state, is or will be built."""
-    digest = hashlib.sha256(f"{stack_images.base_id()} {PROGRAMS}".encode())
+    digest = hashlib.sha256(f"{stack_images.base_id()} {PROGRAMS} {COMPILER}".encode())
     for path in sorted((FOLDER / name).rglob("*")):
         if path.is_file():
             digest.update(f"\0{path.relative_to(FOLDER).as_posix()}\0".encode() + path.read_bytes())
@@ -132,6 +127,6 @@ def _build_programs(temporary: Path, target: Path) -> None:
         notes.write_text(version or "v1", encoding="ascii")
         for program in PROGRAMS:
             argv = [go, "-C", str(temporary / program.module), "build", "-mod=vendor", "-trimpath"]
-            argv += ["-tags", program.tags, "-gcflags", program.compiler, "-ldflags", f"-s -w {program.linker}"]
+            argv += ["-tags", program.tags, "-gcflags", COMPILER, "-ldflags", f"-s -w {program.linker}"]
             argv += ["-o", str(target / program.name)]
             execute([*argv, program.package], log=f"go-{program.name}", timeout=900, env=environment)
