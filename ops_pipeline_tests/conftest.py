@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from ops_pipeline_tests.testbed.front_door import guarded
 from ops_pipeline_tests.testbed.registry import registry
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from ops_pipeline_tests.testbed.sharing import LoadBedScheduling
 
 __all__ = ["guarded", "registry", "whole"]
+
+# How long one example takes says how busy the machine is.
+settings.register_profile("ops", deadline=None)
+settings.load_profile("ops")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -26,8 +26,10 @@ BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 FIRST_ANSWER_SECONDS = 15.0
 PULL_SECONDS = 300.0
 
-# As in the published image: no documentation, no translations, no apt caches, small lists.
-_DPKG_EXCLUDES = (
+# As in the published image: no documentation, no translations, no apt caches, small lists; nothing is written to disk
+# file by file, for a build that is cut off is thrown away.
+_DPKG_SETTINGS = (
+    "force-unsafe-io",
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/groff/*",
@@ -87,7 +89,7 @@ def _extra_certificates() -> list[Path]:
 
 def _recipe() -> str:
     """Changes when the way of building or the machine's certificates do, so that the image is made anew."""
-    lines = (*_APT_SETTINGS, *_DPKG_EXCLUDES, *_mmdebstrap(Path("apt"), Path("dpkg"), Path("root")))
+    lines = (*_APT_SETTINGS, *_DPKG_SETTINGS, *_mmdebstrap(Path("apt"), Path("dpkg"), Path("root")))
     digest = hashlib.sha256("\0".join(lines).encode())
     for path in _extra_certificates():
         digest.update(path.read_bytes())
@@ -171,9 +173,9 @@ def _build(cli: DockerCli, recipe: str) -> None:
         archive = Path(folder) / "root.tar"
         settings = Path(folder) / "apt.conf"
         settings.write_text("\n".join(_APT_SETTINGS) + "\n", encoding="utf-8")
-        excludes = Path(folder) / "dpkg.cfg"
-        excludes.write_text("\n".join(_DPKG_EXCLUDES) + "\n", encoding="utf-8")
-        command = _mmdebstrap(settings, excludes, archive)
+        dpkg_settings = Path(folder) / "dpkg.cfg"
+        dpkg_settings.write_text("\n".join(_DPKG_SETTINGS) + "\n", encoding="utf-8")
+        command = _mmdebstrap(settings, dpkg_settings, archive)
         with log.open("wb") as sink:
             code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
         if code != 0:
@@ -185,19 +187,19 @@ def _build(cli: DockerCli, recipe: str) -> None:
     say("base image", f"{NAME} is {size / 1e6:.0f} MB")
 
 
-def _mmdebstrap(settings: Path, excludes: Path, archive: Path) -> list[str]:
+def _mmdebstrap(settings: Path, dpkg_settings: Path, archive: Path) -> list[str]:
     """The command that makes the root file system."""
     # usr-is-merged instead of usrmerge, which would bring the whole of Perl.
     argv = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates,usr-is-merged", "--format=tar"]
     argv += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--skip=chroot/policy-rc.d"]
-    argv += [f"--dpkgopt={line}" for line in _DPKG_EXCLUDES]
+    argv += [f"--dpkgopt={line}" for line in _DPKG_SETTINGS]
     argv += ['--aptopt=Acquire::Languages "none"', *_host_apt_options()]
     argv += [f'--setup-hook=mkdir -p "$1"/etc/apt/apt.conf.d "$1"{CERTIFICATES}']
     for path in _extra_certificates():
         argv += [f"--setup-hook=cp '{path}' \"$1\"{CERTIFICATES}/"]
     argv += [
         f"--customize-hook=cp '{settings}' \"$1\"/etc/apt/apt.conf.d/docker-slim",
-        f"--customize-hook=cp '{excludes}' \"$1\"/etc/dpkg/dpkg.cfg.d/docker",
+        f"--customize-hook=cp '{dpkg_settings}' \"$1\"/etc/dpkg/dpkg.cfg.d/docker",
         '--customize-hook=chroot "$1" update-ca-certificates',
         '--customize-hook=printf "#!/bin/sh\\nexit 101\\n" >"$1"/usr/sbin/policy-rc.d',
         '--customize-hook=chmod 755 "$1"/usr/sbin/policy-rc.d',
