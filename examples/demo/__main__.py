@@ -206,7 +206,7 @@ def programme(without: Collection[str], *, with_later: bool) -> list[Act]:
             tuple(name for name in ("failing", "by-hand", "turns-bad", "never-ready") if name in played),
         ),
     ]
-    return [*acts, Act("status", "What runs where", lambda: show_status(), tuple(act.name for act in acts))]
+    return [*acts, Act("status", "What runs where", show_status, tuple(act.name for act in acts))]
 
 
 def show_status() -> None:
