@@ -180,8 +180,8 @@ class Prometheus(MetricsSource):
                     keys.clear()
                 key = keys[name] = SeriesKey(*name[:2], int(name[2]), *name[3:])
             samples = tuple([Sample(at, float(value)) for at, value in entry["values"]])
-            for sample in samples:
-                if not finite(sample.value):
+            for _, value in samples:
+                if not finite(value):
                     samples = tuple([each for each in samples if finite(each.value)])
                     break
             # The same edge scraped by two jobs is counted once.

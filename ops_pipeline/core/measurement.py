@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Upper bounds, in seconds, of the edges' duration histogram. A threshold must be one of them to be counted exactly."""
@@ -26,8 +27,7 @@ class Metric:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class SeriesKey:
+class SeriesKey(NamedTuple):
     """Whose counter it is. `release` is the number the containers carry; `instance` is the edge that was scraped."""
 
     environment: str
@@ -37,9 +37,9 @@ class SeriesKey:
     instance: str
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Raw value of a counter at one scrape; `at` in seconds since 1970."""
+class Sample(NamedTuple):
+    """Raw value of a counter at one scrape; `at` in seconds since 1970. Like its key a tuple, for a tick reads
+    100,000 of them."""
 
     at: float
     value: float

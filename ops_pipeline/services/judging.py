@@ -78,14 +78,13 @@ def _no_collection() -> Iterator[None]:
 class _Followed:
     """A case with its judge. `reached`: everything measured until then has been fed, seconds since 1970."""
 
-    __slots__ = ("bound", "judge", "link", "linked", "queries", "reached", "target")
+    __slots__ = ("bound", "judge", "link", "linked", "reached", "target")
 
-    def __init__(self, case: Case, judge: Judge, queries: Mapping[str, str]) -> None:
+    def __init__(self, case: Case, judge: Judge) -> None:
         self.judge = judge
         self.target = (case.environment, case.service)
         self.bound = case.rollout.thresholds.p95_seconds
         self.reached = case.since.timestamp() - LEAD_SECONDS
-        self.queries = queries
         self.link = ""
         self.linked = 0.0
 
@@ -124,6 +123,12 @@ class Judging:
             return {case: self._judged(case, followed, found, blind, now) for case, followed in self._followed.items()}
 
     def _follow(self, case: Case) -> _Followed:
+        bound = case.rollout.thresholds.p95_seconds
+        metrics = {"errors": Metric(Counted.ERRORS), "slow": Metric(Counted.WITHIN, bound)}
+        queries = {
+            name: self._platform.metrics.expression(metric, case.environment, case.service, case.release)
+            for name, metric in metrics.items()
+        }
         judge = Judge(
             case.rollout,
             release=case.release,
@@ -131,14 +136,9 @@ class Judging:
             since=case.since,
             replicas=case.replicas,
             hosts=len(self._platform.runtimes(case.environment)),
+            queries=queries,
         )
-        bound = case.rollout.thresholds.p95_seconds
-        metrics = {"errors": Metric(Counted.ERRORS), "slow": Metric(Counted.WITHIN, bound)}
-        queries = {
-            name: self._platform.metrics.expression(metric, case.environment, case.service, case.release)
-            for name, metric in metrics.items()
-        }
-        return _Followed(case, judge, queries)
+        return _Followed(case, judge)
 
     # ------------------------------------------------------------------------------------------- measurements
 
@@ -231,10 +231,6 @@ class Judging:
             reason=reason,
             incident=verdict.incident and outcome is verdict.outcome,
             link=self._link(case, followed, now),
-            metrics=tuple(
-                replace(metric, query=followed.queries[metric.name]) if metric.name in followed.queries else metric
-                for metric in verdict.metrics
-            ),
         )
 
     def _link(self, case: Case, followed: _Followed, now: datetime) -> str:

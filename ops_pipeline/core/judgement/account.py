@@ -22,10 +22,11 @@ STABLE_LEVEL = 20.0
 
 
 class Account:
-    """One metric: errors or slow requests. `threshold` is the share from which a release is bad."""
+    """One metric: errors or slow requests. `threshold` is the share from which a release is bad; `query` is shown."""
 
-    def __init__(self, name: str, threshold: float) -> None:
+    def __init__(self, name: str, threshold: float, query: str = "") -> None:
         self.name = name
+        self.query = query
         self.threshold = threshold
         self.against_half = Evidence(threshold / 2)
         self.against_threshold = Evidence(threshold, THRESHOLD_FIRST)
@@ -78,4 +79,5 @@ class Account:
             stable_bad=self.stable_bad,
             stable_total=self.stable_total,
             stable_against_half=self.stable_half.value,
+            query=self.query,
         )

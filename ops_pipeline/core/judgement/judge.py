@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ops_pipeline.core.judgement.account import (
@@ -54,11 +54,20 @@ class Judge:
     """Judges one release of one service in one environment against its thresholds and against stable.
 
     `release` and `stable` are the numbers their containers carry; `since` is when the release began to get requests;
-    `replicas` per host, `hosts` of the environment. A judge made anew and fed the same samples says the same.
+    `replicas` per host, `hosts` of the environment; `queries` (errors, slow) are shown in the evidence. A judge made
+    anew and fed the same samples says the same.
     """
 
     def __init__(
-        self, rollout: Rollout, *, release: int, stable: int | None, since: datetime, replicas: int, hosts: int
+        self,
+        rollout: Rollout,
+        *,
+        release: int,
+        stable: int | None,
+        since: datetime,
+        replicas: int,
+        hosts: int,
+        queries: Mapping[str, str] | None = None,
     ) -> None:
         self.units = Records(since.timestamp())
         self.requests = 0
@@ -68,8 +77,9 @@ class Judge:
         self._since = since
         self._hosts = max(1, hosts)
         thresholds = rollout.thresholds
-        self._errors = Account("errors", thresholds.error_rate)
-        self._slow = Account("slow", SLOW_SHARE)
+        queries = queries or {}
+        self._errors = Account("errors", thresholds.error_rate, queries.get("errors", ""))
+        self._slow = Account("slow", SLOW_SHARE, queries.get("slow", ""))
         self._units = Units(release, stable, since.timestamp(), BLIND_SECONDS)
         self._crashes = Crashes(release, stable, since, replicas * self._hosts, thresholds.crash_rate)
         self._sides = Sides()

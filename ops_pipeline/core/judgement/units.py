@@ -8,7 +8,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
+from operator import itemgetter
+from typing import NamedTuple
 
 from ops_pipeline.core.measurement import Counted, Sample, SeriesKey
 
@@ -23,6 +25,9 @@ RATE_SECONDS = 10.0
 """Time over which that rate is taken."""
 SCRAPE_JITTER = 0.25
 """A scrape that comes so much later than a unit's end still belongs to it, seconds."""
+_AT = itemgetter(0)
+"""The time of a sample, or of what was counted between two."""
+
 BORN_WITHIN = 5.0
 """A release's series first seen later than this after the start was born after the start: it counts from 0."""
 
@@ -82,8 +87,7 @@ class _Side:
         return counts
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """What one series counted between two of its scrapes."""
 
     at: float
@@ -125,7 +129,7 @@ class Units:
             if not first:
                 return
             self._mark = min(first)
-        self._pending.sort(key=lambda step: step.at)
+        self._pending.sort(key=_AT)
         waited = [at for at in self.hosts.values() if now - at <= self._patience]
         reached = min(waited) if waited else self.newest
         done = 0
@@ -178,12 +182,12 @@ class Units:
             if not new:
                 continue
             self._first.setdefault(key, samples[0].at)
-            bad = {sample.at: sample.value for sample in _after(errors.get(key, ()), done)}
-            fast = {sample.at: sample.value for sample in _after(within.get(key, ()), done)}
+            bad, fast = dict(_after(errors.get(key, ()), done)), dict(_after(within.get(key, ()), done))
             for sample in new:
-                values = sample.value, bad.get(sample.at, -1.0), fast.get(sample.at, -1.0)
-                if all(isfinite(value) and value >= 0 for value in values):
-                    self._count(key, sample.at, values)
+                at, total = sample
+                failed, quick = bad.get(at, -1.0), fast.get(at, -1.0)
+                if 0 <= total < inf and 0 <= failed < inf and 0 <= quick < inf:  # and none is NaN
+                    self._count(key, at, (total, failed, quick))
 
     def _count(self, key: SeriesKey, at: float, values: tuple[float, float, float]) -> None:
         """One complete scrape of one series."""
@@ -194,15 +198,15 @@ class Units:
         series = self._series.get(key)
         if series is None:
             self._series[key] = series = _Series(at, *((0.0, 0.0, 0.0) if self._born_later(key) else values))
-        base = (series.requests, series.errors, series.within)
+        requests, errors, within = series.requests, series.errors, series.within
         series.at, series.requests, series.errors, series.within = at, *values
         if at <= self._since:  # before the judged time: only where to count from
             self._mark = at if mine else self._mark
             return
-        if any(new < old for new, old in zip(values, base, strict=True)):
-            base = (0.0, 0.0, 0.0)  # the exporter began anew; if one counter restarted, all are treated so
-        total, bad, fast = (round(new - old) for new, old in zip(values, base, strict=True))
-        self._pending.append(_Step(at, mine, total, bad, total - fast))
+        if values[0] < requests or values[1] < errors or values[2] < within:
+            requests = errors = within = 0.0  # the exporter began anew; if one counter restarted, all are treated so
+        total = round(values[0] - requests)
+        self._pending.append(_Step(at, mine, total, round(values[1] - errors), total - round(values[2] - within)))
 
     def _born_later(self, key: SeriesKey) -> bool:
         """Whether a series first seen now was born after the start, so that all it shows was counted since then.
@@ -217,11 +221,7 @@ class Units:
         return self._seen[key.instance] < first or late
 
 
-def _at(sample: Sample) -> float:
-    return sample.at
-
-
 def _after(samples: tuple[Sample, ...], at: float) -> tuple[Sample, ...]:
     if not samples or samples[0].at > at:
         return samples
-    return samples[bisect_right(samples, at, key=_at) :]
+    return samples[bisect_right(samples, at, key=_AT) :]
