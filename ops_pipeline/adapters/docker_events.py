@@ -45,8 +45,11 @@ def read_events(client: APIClient, since: datetime, until: datetime, timeout_sec
 
 
 def forgotten(events: Sequence[Mapping[str, Any]], since: datetime) -> bool:
-    """Whether the engine may have forgotten events that came after `since`."""
-    return len(events) >= REMEMBERED and event_time(events[0]) > since
+    """Whether the engine may have forgotten events that came after `since`.
+
+    On a busy engine some of those it remembers have come after the question was put, and are not among `events`.
+    """
+    return len(events) >= REMEMBERED // 2 and event_time(events[0]) > since
 
 
 def exits_among(events: Iterable[Mapping[str, Any]], environment: str, host: str) -> list[ContainerExit]:
