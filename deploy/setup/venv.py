@@ -14,7 +14,9 @@ from deploy.setup.commands import LOG, ROOT, SetupError, execute, output, say, s
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ops-setup.stamp"
-PIP = (str(PYTHON), "-m", "pip", "install", "--progress-bar", "off")
+# Compiling is left to the first import (uv's default): every module of every package would be compiled, which takes as
+# long as all the rest, and most are never imported.
+PIP = (str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--no-compile")
 UV = (str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON))
 PIP_TO_UV = {
     "index-url": ("UV_DEFAULT_INDEX", " "),
@@ -66,8 +68,8 @@ def _install_uv(environment: Mapping[str, str]) -> None:
     listed = LOG / "requirements-uv.txt"
     LOG.mkdir(parents=True, exist_ok=True)
     listed.write_text(uv_lines((ROOT / "requirements.txt").read_text(encoding="utf-8")), encoding="utf-8")
-    argv = [*PIP, "--no-deps", "--no-compile", "--require-hashes", "--requirement", str(listed)]
-    execute(argv, log="pip-uv", timeout=300, env=environment)
+    argv = [*PIP, "--no-deps", "--require-hashes", "--requirement", str(listed)]
+    execute(argv, log="uv", timeout=300, env=environment)
 
 
 def uv_lines(requirements: str) -> str:
@@ -78,14 +80,11 @@ def uv_lines(requirements: str) -> str:
 
 def _install(installer: Sequence[str], environment: Mapping[str, str]) -> None:
     """Install packages and project. Raise SetupError with the last lines of what the installer said."""
-    # The list is complete, so nothing is to be resolved. Compiling is left to the first import: every module of every
-    # package would be compiled, which takes as long as all the rest, and most are never imported.
-    compiling = ["--no-compile"] if installer is PIP else []
-    name = "pip" if installer is PIP else "uv"
-    everything = ["--no-deps", *compiling, "--require-hashes", "--requirement", str(ROOT / "requirements.txt")]
-    execute([*installer, *everything], log=f"{name}-requirements", timeout=1200, env=environment)
-    project = ["--no-deps", *compiling, "--no-build-isolation", "--editable", str(ROOT)]
-    execute([*installer, *project], log=f"{name}-project", timeout=180, env=environment)
+    # The list is complete, so nothing is to be resolved.
+    packages = ["--no-deps", "--require-hashes", "--requirement", str(ROOT / "requirements.txt")]
+    execute([*installer, *packages], log="packages", timeout=1200, env=environment)
+    project = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+    execute([*installer, *project], log="project", timeout=180, env=environment)
 
 
 def _uv_settings(environment: Mapping[str, str]) -> dict[str, str]:

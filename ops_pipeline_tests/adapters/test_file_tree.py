@@ -324,7 +324,7 @@ def test_a_directory_that_a_container_mounts_is_swapped_inside(place: Path) -> N
         tree.write("mnt1", writing(NEW))
         tree.swap("mnt1")
         assert place.stat().st_ino == inode
-        assert Path(f"/proc/{sleeper.pid}/root/mnt/made").read_bytes() == b"new", "the container sees what was restored"
+        assert Path("/proc", str(sleeper.pid), "root", "mnt", "made").read_bytes() == b"new", "the container sees it"
     finally:
         sleeper.kill()
         sleeper.wait()
