@@ -1,93 +1,27 @@
-"""The tick of the watch: what it does about good, bad, unmeasured and shared trouble, and killed anywhere."""
+"""The tick of the watch: what it does about releases that are good, and about bad ones."""
 
 from __future__ import annotations
-
-from collections.abc import Collection
-from typing import Any
 
 import pytest
 
 from ops_pipeline.core.judgement.verdict import Outcome
-from ops_pipeline.core.release import Action, Phase, Release
+from ops_pipeline.core.release import Action, Phase
 from ops_pipeline.core.watch_decision import TRIES, Act
 from ops_pipeline.errors import BadInput, PolicyRefused
-from ops_pipeline.services.attention import attention
 from ops_pipeline.services.deploy import deploy
-from ops_pipeline.services.flags import flag_states, set_flag
-from ops_pipeline.services.journal import read_journal
 from ops_pipeline.services.judged_rollback import roll_back_judged
-from ops_pipeline.services.judging import Judging
 from ops_pipeline.services.lease import acquire
-from ops_pipeline.services.ledger import find_quarantine, read_current, releases
+from ops_pipeline.services.ledger import find_quarantine
 from ops_pipeline.services.reconcile import reconcile
 from ops_pipeline.services.release_set import deploy_set
 from ops_pipeline.services.rollback import roll_back
 from ops_pipeline.services.verdicts import read_verdict
-from ops_pipeline.services.watch import Handled, Memory, tick
 from ops_pipeline.services.watch_record import run_key
-from ops_pipeline.services.watches import list_watches, read_watch, standing, watch_key
-from ops_pipeline_tests.fakes.judging import ScriptedJudging
-from ops_pipeline_tests.fakes.platform import Bed, Killed, Lifeline, catalogue, healthy, quiet
+from ops_pipeline.services.watches import list_watches, standing
+from ops_pipeline_tests.fakes.platform import Lifeline, catalogue, healthy, quiet
+from ops_pipeline_tests.services.watching import API, Desk, book, desk
 
-API = ("prod", "api")
-
-
-def book(**environment: Any) -> Any:
-    document = catalogue().model_dump(mode="json", exclude_unset=True)
-    document["environments"]["prod"] |= environment
-    return catalogue(**{name: document[name] for name in ("environments", "services")})
-
-
-class Desk:
-    """A bed, a judge that says what the test wants, and ticks."""
-
-    def __init__(self, **environment: Any) -> None:
-        self.bed = Bed(book(**environment))
-        self.judging = ScriptedJudging(self.bed.clock.now)
-        self.memory = Memory()
-        self.lines: list[str] = []
-        self.delivered: set[str] = set()
-
-    def ship(self, version: str, service: str = "api") -> Release:
-        self.bed.image(version, service=service)
-        return deploy(self.bed.platform(), "prod", service, progress=quiet)
-
-    def says(self, outcome: Outcome, service: str = "api", *, incident: bool = False) -> None:
-        self.judging.says["prod", service] = outcome
-        self.judging.incident = incident
-
-    def tick(self, *, lifeline: Lifeline | None = None, delivered: Collection[str] | None = None) -> list[Handled]:
-        return list(
-            tick(
-                self.bed.platform("sensor:1", lifeline=lifeline),
-                self.judging,
-                delivered=self.delivered if delivered is None else delivered,
-                memory=self.memory,
-                progress=self.lines.append,
-            )
-        )
-
-    def only(self) -> Handled:
-        (one,) = self.tick()
-        return one
-
-    def live(self, service: str = "api") -> int:
-        journal = read_journal(self.bed.platform(), "prod", service)
-        assert journal.live is not None
-        return journal.live.release
-
-    def release(self, number: int, service: str = "api") -> Release:
-        return next(one for one in releases(self.bed.store, "prod", service) if one.number == number)
-
-
-@pytest.fixture
-def desk() -> Desk:
-    made = Desk()
-    made.ship("1.0.0")
-    made.bed.clock.advance(3600)
-    made.ship("2.0.0")
-    return made
-
+__all__ = ["desk"]
 
 # ------------------------------------------------------------------------------------------------------ nothing bad
 
@@ -362,96 +296,16 @@ def test_a_host_that_does_not_answer_is_tried_again_later(desk: Desk) -> None:
     assert desk.live() == 3
 
 
-# ---------------------------------------------------------------------------------------------- flags, incident, blind
-
-FLAGS = {"new-cart": {"on": True, "guards": "api"}, "other": {"on": True, "guards": "web"}}
-
-
-def test_a_guarding_flag_is_turned_off_first_and_the_evidence_begins_anew() -> None:
-    desk = Desk(flags=FLAGS)
-    desk.ship("1.0.0")
-    desk.ship("2.0.0")
-    desk.bed.clock.advance(100)
+def test_a_verdict_blames_only_the_release_it_is_on(desk: Desk) -> None:
     desk.says(Outcome.FAIL)
-    done = desk.only()
-    assert done.act is Act.TURN_OFF and not done.wants_run
-    assert {state.name: state.on for state in flag_states(desk.bed.platform(), "prod")} == {
-        "new-cart": False,
-        "other": True,
-    }
-    watch = read_watch(desk.bed.platform(), *API)
-    assert watch is not None and watch.since == desk.bed.clock.now() and desk.live() == 2
-    assert desk.bed.alerts.names() == ["FlagTurnedOff"]
-    desk.tick()
-    (case,) = desk.judging.looks[-1]
-    assert case.since == watch.since
-    assert desk.live() == 3, "still bad without the flag: now it goes back"
+    verdict = desk.only().verdict
+    desk.ship("3.0.0")
+    with pytest.raises(BadInput, match="the verdict is on #2, and #4 is live by now"):
+        roll_back(desk.bed.platform(), *API, automatic=True, verdict=verdict, progress=quiet)
 
 
-def test_a_flag_that_a_person_turned_off_changes_nothing() -> None:
-    desk = Desk(flags=FLAGS)
-    desk.ship("1.0.0")
-    desk.ship("2.0.0")
-    set_flag(desk.bed.platform(), "prod", "new-cart", on=False, who="ann", why="test", progress=quiet)
-    desk.says(Outcome.FAIL)
-    assert desk.only().act is Act.ROLL_BACK
-
-
-def test_trouble_that_stable_shares_is_told_and_held(desk: Desk) -> None:
-    desk.says(Outcome.INCONCLUSIVE, incident=True)
-    done = desk.only()
-    assert done.act is Act.HOLD and desk.live() == 2
-    assert desk.bed.alerts.names() == ["EnvironmentIncident"]
-    desk.says(Outcome.INCONCLUSIVE)
-    desk.tick()
-    assert desk.bed.alerts.names() == []
-
-
-def test_without_data_nothing_is_rolled_back_people_are_told_and_it_resolves(desk: Desk) -> None:
-    desk.says(Outcome.BLIND)
-    for seconds in (0, 30, 29):
-        desk.bed.clock.advance(seconds)
-        assert desk.only().act is Act.KEEP and not desk.bed.alerts.fired
-    desk.bed.clock.advance(1)
-    assert desk.only().act is Act.BLIND
-    assert desk.bed.alerts.names() == ["JudgementBlind"] and desk.live() == 2
-    kept = read_verdict(desk.bed.platform(), *API, 2)
-    assert kept is not None and kept.outcome is Outcome.BLIND
-    desk.memory = Memory()  # another process
-    desk.says(Outcome.INCONCLUSIVE)
-    desk.tick()
-    assert desk.bed.alerts.names() == [] and desk.live() == 2
-
-
-def test_a_gap_in_the_data_begins_its_time_anew(desk: Desk) -> None:
-    for _ in range(5):
-        desk.says(Outcome.BLIND)
-        assert desk.only().act is Act.KEEP
-        desk.bed.clock.advance(50)
-        desk.says(Outcome.INCONCLUSIVE)
-        desk.tick()
-    assert not desk.bed.alerts.fired
-
-
-# --------------------------------------------------------------------------------------------------- what may be broken
-
-
-def test_nobody_to_tell_does_not_keep_it_from_rolling_back(desk: Desk) -> None:
-    desk.bed.alerts.down = "connection refused"
-    desk.says(Outcome.FAIL)
-    assert desk.only().act is Act.ROLL_BACK and desk.live() == 3
-    assert any("nobody could be alerted of ReleaseRolledBack" in line for line in desk.lines)
-
-
-@pytest.mark.parametrize("key", [watch_key("dev", "web"), "journal/prod/web.json"])
-def test_one_damaged_record_keeps_nobody_else_from_being_watched(desk: Desk, key: str) -> None:
-    desk.ship("1.0.0", "web")
-    desk.bed.store.write(key, b"{}")
-    desk.says(Outcome.FAIL)
-    done = desk.tick()
-    assert {one.service: one.act for one in done if one.service == "api"} == {"api": Act.ROLL_BACK}
-    assert any(one.act is Act.ALERT and key in one.why for one in done)
-    assert "WatchFailing" in desk.bed.alerts.names()
+def test_keys_carry_release_and_attempt() -> None:
+    assert run_key("prod", "api", 7, 2) == "rollback:api:prod:7:2"
 
 
 # ------------------------------------------------------------------------------------------------------- release sets
@@ -482,144 +336,3 @@ def test_a_set_goes_back_together_dependents_first() -> None:
     assert keys == {"rollback:api:prod:2:1", "rollback:web:prod:2:1"}
     desk.delivered |= keys
     assert desk.tick() == []
-
-
-# --------------------------------------------------------------------------------------------------------- killed
-
-
-def everything(call: str) -> bool:
-    return True
-
-
-@pytest.mark.parametrize("flags", [{}, FLAGS], ids=["roll-back", "flag first"])
-def test_killed_anywhere_the_next_ticks_end_in_the_same_state(flags: dict[str, Any]) -> None:
-    ended: list[tuple[object, ...]] = []
-    die_at = 0
-    while True:
-        die_at += 1
-        desk = Desk(flags=flags)
-        desk.ship("1.0.0")
-        desk.bed.clock.advance(3600)
-        desk.ship("2.0.0")
-        desk.says(Outcome.FAIL)
-        bad: list[str] = []
-
-        def served(call: str, desk: Desk = desk, bad: list[str] = bad) -> None:
-            if not healthy(desk.bed.ask()):
-                bad.append(call)
-
-        killed = False
-        try:
-            desk.tick(lifeline=Lifeline(die_at, everything, served))
-        except Killed:
-            killed = True
-        wanted = set()
-        for _ in range(6):
-            desk.memory = Memory()
-            for done in desk.tick(lifeline=Lifeline(after_each=served)):
-                if done.wants_run:
-                    wanted.add(done.run_key)
-                    if done.act is Act.ASK and not read_journal(desk.bed.platform(), *API).work:
-                        roll_back_judged(desk.bed.platform("run:1"), *API, done.release, progress=quiet)
-            desk.bed.clock.advance(31)
-            if read_journal(desk.bed.platform(), *API).work:
-                reconcile(desk.bed.platform("drift:1"), *API, progress=quiet)
-        assert not bad, (die_at, bad[:3])
-        end: tuple[object, ...] = (
-            desk.bed.ask(),
-            desk.release(2).phase,
-            desk.release(desk.live()).root,
-            find_quarantine(desk.bed.store, desk.release(2).digest) is not None,
-            [state.on for state in flag_states(desk.bed.platform(), "prod")],
-            list_watches(desk.bed.platform()),
-        )
-        ended.append(end)
-        assert wanted, f"killed at call {die_at}, nobody ever saw it in the UI"
-        current = read_current(desk.bed.store, *API)
-        assert current is not None and current.number == desk.live()
-        if not killed:
-            break
-    assert die_at > 15
-    for number, end in enumerate(ended, 1):
-        assert end == ended[-1], f"killed at call {number}"
-
-
-def store_writes(call: str) -> bool:
-    return call.startswith("store.write ")
-
-
-def test_a_release_whose_run_was_killed_before_it_was_watched_is_noticed_and_then_watched() -> None:
-    unwatched, die_at = 0, 0
-    while True:
-        die_at += 1
-        made = Desk()
-        made.ship("1.0.0")
-        made.bed.image("2.0.0")
-        try:
-            deploy(made.bed.platform("doomed:1", lifeline=Lifeline(die_at, store_writes)), *API, progress=quiet)
-        except Killed:
-            made.bed.clock.advance(31)
-            if made.live() == 2 and 2 not in {watch.release for watch in list_watches(made.bed.platform())}:
-                unwatched += 1
-                found = attention(made.bed.platform(), *API)
-                assert found is not None and "ended before what it had made live was recorded" in found.reason
-                reconcile(made.bed.platform("drift:1"), *API, progress=quiet)
-            if made.live() == 2:
-                assert made.only().label == "prod/api #2"
-                assert attention(made.bed.platform(), *API) is None
-            continue
-        break
-    assert unwatched
-
-
-def test_a_verdict_blames_only_the_release_it_is_on(desk: Desk) -> None:
-    desk.says(Outcome.FAIL)
-    verdict = desk.only().verdict
-    desk.ship("3.0.0")
-    with pytest.raises(BadInput, match="the verdict is on #2, and #4 is live by now"):
-        roll_back(desk.bed.platform(), *API, automatic=True, verdict=verdict, progress=quiet)
-
-
-def test_keys_carry_release_and_attempt() -> None:
-    assert run_key("prod", "api", 7, 2) == "rollback:api:prod:7:2"
-
-
-# ---------------------------------------------------------------------------- the whole, with measurements as they come
-
-
-def measured(errors: float, per_second: float) -> tuple[Bed, float | None]:
-    """A release of which a share fails from its 60th second on: the world, and seconds until it was rolled back."""
-    bed = Bed()
-    bed.users(per_second)
-    for version, behaviour in (("1.0.0", None), ("2.0.0", None)):
-        bed.image(version, behaviour)
-        deploy(bed.platform(), *API, progress=quiet)
-    bed.clock.advance(60)
-    bed.runtimes["prod"][0].images[str(_live_image(bed))].errors = errors
-    bed.runtimes["prod"][1].images[str(_live_image(bed))].errors = errors
-    platform, memory = bed.platform("sensor:1"), Memory()
-    judging, begun = Judging(platform), bed.clock.monotonic()
-    for _ in range(240):
-        bed.clock.advance(1)
-        if any(done.made for done in tick(platform, judging, memory=memory, progress=quiet)):
-            return bed, bed.clock.monotonic() - begun
-    return bed, None
-
-
-def _live_image(bed: Bed) -> str:
-    place = read_journal(bed.platform(), *API).live
-    assert place is not None
-    return place.image
-
-
-@pytest.mark.parametrize(("errors", "within"), [(0.5, 15), (0.1, 60)])
-def test_a_live_release_that_turns_bad_goes_back_by_what_is_measured(errors: float, within: float) -> None:
-    bed, seconds = measured(errors, 100)
-    assert seconds is not None and seconds <= within
-    assert bed.ask() == {"h1": (200, 1), "h2": (200, 1)}
-
-
-@pytest.mark.parametrize("errors", [0.0, 0.01])
-def test_a_good_one_stays(errors: float) -> None:
-    bed, seconds = measured(errors, 100)
-    assert seconds is None and bed.ask()["h1"] == (200, 2) and bed.alerts.names() == []
