@@ -17,7 +17,7 @@ _NEAR = [0, 1, BLOCK_BYTES, BULK_FROM, BULK_FROM + BLOCK_BYTES, BUFFER_BYTES]
 SIZES = st.builds(lambda near, by: max(near + by, 0), st.sampled_from(_NEAR), st.integers(-BLOCK_BYTES, BLOCK_BYTES))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=st.lists(SIZES, min_size=1, max_size=8), again=st.booleans(), seed=st.integers(0, 1000))
 def test_pieces_side_by_side_in_any_order_from_many_threads(sizes: list[int], again: bool, seed: int) -> None:
     chance = random.Random(seed)

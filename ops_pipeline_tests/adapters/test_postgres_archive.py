@@ -99,7 +99,7 @@ archives = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(archives, st.integers(1, 64))
 def test_a_whole_archive_is_whole_in_whatever_pieces_it_comes(archive: Archive, size: int) -> None:
     walker = walked(archive.build(), size)
@@ -110,7 +110,7 @@ def test_a_whole_archive_is_whole_in_whatever_pieces_it_comes(archive: Archive, 
     assert positions(walker.entries) == {"public.it's": "42"}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(archives)
 def test_an_archive_cut_anywhere_is_refused(archive: Archive) -> None:
     archive.build()
@@ -119,7 +119,7 @@ def test_an_archive_cut_anywhere_is_refused(archive: Archive) -> None:
             walked(archive.data[:cut])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(archives, st.binary(min_size=1, max_size=9))
 def test_nothing_may_follow(archive: Archive, more: bytes) -> None:
     with pytest.raises(StoreDamaged):

@@ -18,7 +18,7 @@ from ops_pipeline.catalogue.load import load
 from ops_pipeline.errors import BadInput
 
 SAMPLE = (Path(__file__).parents[2] / "deploy/services.yaml").read_text(encoding="utf-8")
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def loads_or_says_why(path: Path, content: bytes) -> None:

@@ -86,7 +86,7 @@ def folder(path: bytes) -> Named:
 TOP: Named = (replace(ROOT, uid=os.geteuid(), gid=os.getegid()), b"")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(named=trees())
 def test_what_is_written_is_what_is_walked_and_read(fill: Fill, named: list[Named]) -> None:
     if os.geteuid() != 0:
@@ -251,7 +251,7 @@ def test_what_is_hostile_is_refused(fill: Fill, named: list[Named]) -> None:
     tree.drop_beside("evil")
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from([b"a", b"b", b"..", b".", b"", b"l"]), min_size=1, max_size=5).map(b"/".join))
 def test_no_path_leads_out(fill: Fill, path: bytes) -> None:
     tree = fill([TOP])

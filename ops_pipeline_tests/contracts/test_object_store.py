@@ -406,7 +406,7 @@ def test_a_writer_killed_after_any_step_leaves_whole_objects_or_none(subject: Su
     assert {info.key: store.get(info.key) for info in store.list("")} == {part: whole, **PUTS}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     blocks=st.lists(st.binary(max_size=40), max_size=9),
     order=st.randoms(use_true_random=False),

@@ -16,7 +16,7 @@ from ops_pipeline.ports import Sealing
 from ops_pipeline_tests.fakes.sealing import FakeSealing
 from ops_pipeline_tests.testbed.keys import Keys
 
-SAME_FIXTURE = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+SAME_FIXTURE = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CONTENTS = st.binary(max_size=300) | st.integers(0, 3000).map(lambda size: b"row " * size)
 
 

@@ -57,7 +57,7 @@ def read(data: bytes, entries: int, size: int, cut: int = 1 << 20) -> list[Liste
     return list(read_list(chunks, entries=entries, plain_size=size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(named=trees(), cut=st.integers(1, 300))
 def test_what_is_written_is_read_back(named: list[Named], cut: int) -> None:
     files = [listed(one) for one in named]
@@ -65,7 +65,7 @@ def test_what_is_written_is_read_back(named: list[Named], cut: int) -> None:
     assert read(text_of(files), len(files), size, cut) == files
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(named=trees(), where=st.floats(0, 0.999))
 def test_a_list_that_is_cut_anywhere_is_refused(named: list[Named], where: float) -> None:
     files = [listed(one) for one in named]

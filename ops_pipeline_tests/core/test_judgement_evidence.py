@@ -7,7 +7,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -77,7 +77,6 @@ units = st.lists(counts(), max_size=60)
 pairs = st.lists(st.tuples(counts(), counts()).map(lambda two: (*two[0], *two[1])), max_size=40)
 
 
-@settings(deadline=None)
 @given(units, st.sampled_from([0.005, 0.01, 0.025, 0.05]), st.sampled_from([3, 30, 900]))
 def test_evidence_unit_by_unit_is_the_formula(history: list[tuple[int, int]], tolerated: float, payments: int) -> None:
     account = Evidence(tolerated)
@@ -86,7 +85,6 @@ def test_evidence_unit_by_unit_is_the_formula(history: list[tuple[int, int]], to
     assert account.value == pytest.approx(evidence(history, tolerated, payments), rel=1e-9)
 
 
-@settings(deadline=None)
 @given(pairs)
 def test_worse_unit_by_unit_is_the_formula(history: list[tuple[int, int, int, int]]) -> None:
     account = Worse()
@@ -95,7 +93,6 @@ def test_worse_unit_by_unit_is_the_formula(history: list[tuple[int, int, int, in
     assert account.value == pytest.approx(worse(history), rel=1e-9)
 
 
-@settings(deadline=None)
 @given(units)
 def test_good_unit_by_unit_is_the_formula(history: list[tuple[int, int]]) -> None:
     account = Good(0.05)
@@ -204,7 +201,6 @@ def test_nothing_is_certain_of_a_clean_release() -> None:
     assert at_least([(0, 20, 0.3 / 900)] * 100) == 0
 
 
-@settings(deadline=None)
 @given(pairs)
 def test_pairing_changes_nothing_while_every_unit_has_both(history: list[tuple[int, int, int, int]]) -> None:
     full = [unit for unit in history if unit[1] and unit[3]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops_pipeline.core.judgement.records import ROWS, Recorded, Records
@@ -179,7 +179,6 @@ def test_units_become_short_when_the_traffic_was_high_and_long_again_when_it_was
     st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=40),
     st.data(),
 )
-@settings(deadline=None)
 def test_every_request_counts_once_however_the_windows_overlap(
     steps: list[tuple[int, int, int]], data: st.DataObject
 ) -> None:

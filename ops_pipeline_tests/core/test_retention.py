@@ -140,7 +140,7 @@ def without_deleted(sets: Sequence[Candidate], made: RetentionPlan) -> list[Cand
     return [one for one in sets if one.id not in gone]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(HISTORIES, KEEPS)
 def test_what_always_holds(sets: list[Candidate], keep: Keep) -> None:
     made = plan(sets, keep, NOW)
@@ -164,7 +164,7 @@ def test_what_always_holds(sets: list[Candidate], keep: Keep) -> None:
     assert plan(list(reversed(sets)), keep, NOW) == made, "order of what it is told does not matter"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(HISTORIES, KEEPS)
 def test_executed_and_planned_again_it_deletes_nothing_more(sets: list[Candidate], keep: Keep) -> None:
     made = plan(sets, keep, NOW)
@@ -176,7 +176,7 @@ def test_executed_and_planned_again_it_deletes_nothing_more(sets: list[Candidate
     assert {d.id for d in rest.deleted} | some == {d.id for d in made.deleted} or rest.frozen
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(HISTORIES, KEEPS, st.sampled_from(["keep_days", "keep_last", "daily", "weekly", "monthly"]), st.integers(1, 20))
 def test_whoever_wants_more_of_one_kind_loses_nothing_it_covers(
     sets: list[Candidate], keep: Keep, field: str, more: int
@@ -194,7 +194,7 @@ def test_whoever_wants_more_of_one_kind_loses_nothing_it_covers(
     assert made.frozen or {d.id for d in made.kept} <= {d.id for d in wider.kept}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(HISTORIES, KEEPS, st.data())
 def test_a_hold_keeps_its_set_and_changes_no_other(sets: list[Candidate], keep: Keep, data: st.DataObject) -> None:
     if not sets:

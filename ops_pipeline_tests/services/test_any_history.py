@@ -139,6 +139,6 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 AnyHistory.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=12, suppress_health_check=list(HealthCheck)
 )
 TestAnyHistory = AnyHistory.TestCase

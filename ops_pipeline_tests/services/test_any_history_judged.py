@@ -184,7 +184,7 @@ class AnyJudgedHistory(RuleBasedStateMachine):
         self.every_user_was_sent_to_something_that_serves()
 
 
-QUICK = settings(max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=20, stateful_step_count=12, suppress_health_check=list(HealthCheck))
 
 
 class TestAnyJudgedHistory(AnyJudgedHistory.TestCase):  # type: ignore[name-defined,misc]

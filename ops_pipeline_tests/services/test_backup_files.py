@@ -71,7 +71,7 @@ def read_count(part: Part) -> int:
 # ---------------------------------------------------------------------------------------------------- round trip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(named=trees())
 def test_any_tree_comes_back_as_it_was(named: list[Named]) -> None:
     bed, tree = Bed(), FakeFileTree()
@@ -387,7 +387,7 @@ def test_every_difference_is_told(change: Change, words: str) -> None:
     assert len(found.problems) == 1 and words in found.problems[0], found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(where=st.floats(0, 0.999), flip=st.integers(1, 255), cut=st.booleans(), which=st.integers(0, 3))
 def test_damage_anywhere_in_a_media_object_is_told_with_file_and_object(
     where: float, flip: int, cut: bool, which: int

@@ -61,7 +61,7 @@ def test_a_file_part_comes_back(one: SealedSet, sealing: Sealing) -> None:
     assert decode_manifest(sealing, encode_manifest(sealing, changed), one.key) == changed
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), how=st.sampled_from(["flip", "cut", "insert"]))
 def test_any_change_to_any_byte_is_found(one: SealedSet, sealing: Sealing, where: float, bit: int, how: str) -> None:
     at = int(where * len(one.stored))

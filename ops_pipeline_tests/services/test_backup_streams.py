@@ -62,7 +62,7 @@ def write(
 # ------------------------------------------------------------------------------------------------ round trips
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(AROUND_FRAMES, st.booleans(), st.integers(1, 5), st.lists(st.integers(1, 3 * FRAME), min_size=1, max_size=4))
 def test_a_stream_comes_back_and_its_record_tells_the_truth(
     size: int, compress: bool, workers: int, pieces: list[int]
@@ -99,7 +99,7 @@ def test_a_stream_comes_back_and_its_record_tells_the_truth(
     assert check_stream(store, stream, workers=workers) == len(stored)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(AROUND_FRAMES, st.booleans())
 def test_an_object_comes_back_whole_or_frame_by_frame(size: int, compress: bool) -> None:
     data, store, sealing = content(size), InMemoryObjectStore(shows_puts=True), FakeSealing()
@@ -126,7 +126,7 @@ def test_frames_of_the_usual_size() -> None:
     assert b"".join(read_stream(store, sealing, stream, workers=2)) == data
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(range(12)))
 def test_pieces_may_come_in_any_order(order: list[int]) -> None:
     pieces = [bytes([number]) * (number + 1) for number in range(12)]

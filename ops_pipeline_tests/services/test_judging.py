@@ -92,7 +92,7 @@ def test_when_both_are_bad_it_is_the_environment() -> None:
     st.sampled_from([3, 20, 120]),
     st.integers(0, 40),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_however_slow_and_uneven_the_looks_nothing_is_missed_and_a_new_judge_says_the_same(
     pauses: list[float], errors: float, rate: int, restart: int
 ) -> None:

@@ -288,7 +288,7 @@ class Turns:
             thread.join(60)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     spells=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 5, 8, 10, 12, 14, 16, 18, 60])), max_size=10),
     cached=st.booleans(),
