@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ops_pipeline.ports import BuildRequest, ImageBuilder, Registry
 from ops_pipeline_tests.fakes.builder import FakeBuilder
 from ops_pipeline_tests.fakes.registry import InMemoryRegistry
 from ops_pipeline_tests.testbed import free_port
+from ops_pipeline_tests.testbed.engine_images import forget_images
 from ops_pipeline_tests.testbed.sample_images import FAILING, GOOD, write_context
 
 
@@ -61,11 +61,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     dead = f"127.0.0.1:{free_port()}/contract/down"
     yield Bench(DockerBuilder(), HttpRegistry(), repository, lambda: dead)
     engine = docker.from_env()
-    for image in engine.images.list(name=repository) + engine.images.list(name=dead):
-        for tag in image.tags:
-            if tag.startswith((repository, dead)):
-                with suppress(docker.errors.ImageNotFound):
-                    engine.images.remove(tag, force=True)
+    forget_images(engine, repository, dead)
     engine.close()
 
 

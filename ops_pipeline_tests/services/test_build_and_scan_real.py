@@ -25,6 +25,7 @@ from ops_pipeline.services.scan import make_sbom, scan_image
 from ops_pipeline.services.scan_gate import scan_verdict
 from ops_pipeline_tests.fakes.build_bench import BuildBench, build_bench
 from ops_pipeline_tests.testbed import free_port
+from ops_pipeline_tests.testbed.engine_images import forget_images
 from ops_pipeline_tests.testbed.programs import write_program
 from ops_pipeline_tests.testbed.registry import PASSWORD, USERNAME, RunningRegistry, running_registry
 from ops_pipeline_tests.testbed.sample_images import FAILING, GOOD, installed, write_context
@@ -55,10 +56,7 @@ def bench(tmp_path: Path, registry: RunningRegistry, trivy_cache: Path) -> Itera
 def forget(address: str) -> None:
     """Remove what tests tagged."""
     engine = docker.from_env()
-    for image in engine.images.list():
-        for tag in image.tags:
-            if tag.startswith(address + "/"):
-                engine.images.remove(tag, force=True)
+    forget_images(engine, f"{address}/")
     engine.close()
 
 

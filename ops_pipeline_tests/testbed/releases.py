@@ -41,6 +41,7 @@ from ops_pipeline_tests.fakes.alerts import FakeAlerts
 from ops_pipeline_tests.fakes.builder import FakeBuilder
 from ops_pipeline_tests.fakes.scanner import FakeScanner
 from ops_pipeline_tests.testbed.edge import EdgeBed
+from ops_pipeline_tests.testbed.engine_images import forget_images
 from ops_pipeline_tests.testbed.monitoring import Monitoring, monitoring
 from ops_pipeline_tests.testbed.places import ENVIRONMENT, Site, one_host, several_hosts
 from ops_pipeline_tests.testbed.upstream import upstream_image
@@ -240,11 +241,7 @@ class ReleaseBed:
                 if container.name != self.site.edge_container:
                     with contextlib.suppress(docker.errors.APIError):
                         container.remove(force=True, v=True)
-            for image in engine.images.list():
-                for name in [*image.tags, *(image.attrs.get("RepoDigests") or [])]:
-                    if name.startswith(self.repository):
-                        with contextlib.suppress(docker.errors.APIError):
-                            engine.images.remove(name, force=True)
+            forget_images(engine, self.repository)
         finally:
             engine.close()
 

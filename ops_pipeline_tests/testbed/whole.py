@@ -41,6 +41,7 @@ from ops_pipeline.services.platform import Platform
 from ops_pipeline.services.scan import make_sbom, scan_image
 from ops_pipeline_tests.testbed import free_port
 from ops_pipeline_tests.testbed.control_plane import ControlPlaneBed, end_runs, serving, status_of, until
+from ops_pipeline_tests.testbed.engine_images import forget_images
 from ops_pipeline_tests.testbed.market import CATALOGUE, DESCRIPTIONS, DOCKERFILE, SERVICE
 from ops_pipeline_tests.testbed.upstream import upstream_image
 
@@ -318,8 +319,4 @@ def _clear_away(engine: docker.DockerClient, identity: str, registry: str) -> No
     for name in volumes:
         with contextlib.suppress(docker.errors.APIError):
             engine.volumes.get(name).remove(force=True)
-    for image in engine.images.list():
-        for name in [*image.tags, *(image.attrs.get("RepoDigests") or [])]:
-            if name.startswith(registry):
-                with contextlib.suppress(docker.errors.APIError):
-                    engine.images.remove(name, force=True)
+    forget_images(engine, registry)
